@@ -1,0 +1,84 @@
+"""How commands speak to people: a table or one JSON document on standard output, errors on standard error.
+
+Imports rich, so a running daemon never imports this module.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from core.errors import ConfigurationError, TidegateError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h; the systemd units do not restart on it
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+
+
+@contextmanager
+def errors_to_exit_codes() -> Iterator[None]:
+    """Turn a TidegateError into its message on standard error and the documented exit code."""
+    try:
+        yield
+    except ConfigurationError as error:
+        err.print(str(error), style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(EXIT_CONFIGURATION) from None
+    except (TidegateError, OSError) as error:
+        err.print(f"tidegate: {error}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(EXIT_FAILED) from None
+
+
+def print_json(document: Any) -> None:
+    """Write one JSON document and a newline to standard output."""
+    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.flush()
+
+
+def print_rows(rows: Iterable[Mapping[str, Any]], *, title: str = "", as_json: bool = False) -> None:
+    """Print rows that share their keys: as a JSON array, or as a table with the keys as its head."""
+    listed = list(rows)
+    if as_json:
+        print_json(listed)
+        return
+    table = Table(title=title or None, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for key in listed[0] if listed else ():
+        right = isinstance(listed[0][key], int | float)
+        table.add_column(key.replace("_", " "), justify="right" if right else "left", overflow="fold")
+    for row in listed:
+        table.add_row(*(_cell(value) for value in row.values()))
+    out.print(table if listed else "nothing to show")
+
+
+def print_facts(facts: Mapping[str, Any], *, title: str = "", as_json: bool = False) -> None:
+    """Print one mapping: as a JSON object, or as a table of two columns."""
+    if as_json:
+        print_json(facts)
+        return
+    table = Table(title=title or None, title_justify="left", box=None, show_header=False, pad_edge=False)
+    for key, value in facts.items():
+        table.add_row(key.replace("_", " "), _cell(value))
+    out.print(table)
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:,.2f}"
+        case _:
+            return str(value)

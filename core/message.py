@@ -1,0 +1,35 @@
+"""One MQTT message as every part of Tidegate sees it, whichever protocol version brought it.
+
+Keeps what a device said and when it was heard. Will not parse the payload: that is bytes until a rule or a shadow asks.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """What MQTT 5 lets a publisher say beside topic and payload (MQTT 5.0 section 3.3.2.3); `None` is absent."""
+
+    payload_format_indicator: int = 0
+    message_expiry_interval: int | None = None  # seconds
+    content_type: str | None = None
+    response_topic: str | None = None
+    correlation_data: bytes | None = None
+    user_properties: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(slots=True)
+class Message:
+    """A message on its way: created once where it is heard, then only read.
+
+    `received_at` is milliseconds since the Unix epoch by the clock of the machine that heard it. `client_id` is the
+    MQTT client identifier of the publisher, empty when Tidegate itself published.
+    """
+
+    topic: str
+    payload: bytes
+    qos: int = 0
+    retain: bool = False
+    client_id: str = ""
+    received_at: int = 0
+    properties: Properties | None = None

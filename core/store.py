@@ -1,0 +1,150 @@
+"""One SQLite database with one writer: jobs from the event loop, committed together, in the order they came.
+
+Keeps: WAL with `synchronous=FULL`, so that a commit that was reported survives a power cut. All jobs that gathered while
+the previous commit was on its way to the disk share the next transaction (the group commit). A job that raises takes
+only itself back: the others are run again without it.
+
+Will not decide what is written (jobs do), nor retry after a full disk (callers know whether that is worth it), nor
+repair a damaged file (`core.salvage` does).
+
+Invariants:
+1. `submit` calls `done` exactly once, on the event loop, after the commit or with the error that prevented it.
+2. Jobs run one at a time on the writer's thread, in the order of submission; nobody else writes to the file.
+3. At most `GROUP_MAX` jobs share a transaction, so one commit's latency has a bound.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from core.errors import DamagedStore, StorageError
+
+T = TypeVar("T")
+Job = Callable[[sqlite3.Connection], Any]
+Done = Callable[[Any, Exception | None], None]
+
+GROUP_MAX = 256
+CACHE_KIB = 4_096  # pages kept in memory; writes are sequential, so more buys nothing on a small box
+WAL_PAGES = 1_000  # SQLite's own default: checkpoint after about 4 MB of log
+
+_CORRUPT = ("malformed", "not a database", "corrupt")
+
+
+def connect(path: Path, schema: str) -> sqlite3.Connection:
+    """Open or create the database at `path` and run `schema` (idempotent DDL).
+
+    Raises DamagedStore when the file is no database of ours any more, StorageError when the disk refuses.
+    """
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # takes effect at creation; space can be given back later
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+        connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES}")
+        connection.execute("PRAGMA busy_timeout=5000")
+        connection.executescript(schema)
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+    return connection
+
+
+def translate(error: sqlite3.Error, path: Path | str) -> StorageError:
+    """Our error for SQLite's: DamagedStore for a malformed file, StorageError for the rest."""
+    text = str(error)
+    if any(word in text for word in _CORRUPT):
+        return DamagedStore(f"{path}: {text}")
+    return StorageError(f"{path}: {text}")
+
+
+class Store:
+    """The writer of one database file; made and used on a running event loop.
+
+    Raises what `connect` raises.
+    """
+
+    def __init__(self, path: Path, schema: str) -> None:
+        self.path = path
+        self._connection = connect(path, schema)
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[tuple[Job, Done] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name=f"store {path.name}", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job, done: Done) -> None:
+        """Run `job(connection)` in the next transaction; then `done(result, error)` on the event loop."""
+        self._queue.put((job, done))
+
+    async def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `job(connection)` in the next transaction and return its result once that is committed.
+
+        Raises StorageError when the commit failed, or whatever the job raised.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+
+        def done(result: T, error: Exception | None) -> None:
+            if future.cancelled():
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        self.submit(job, done)
+        return await future
+
+    async def close(self) -> None:
+        """Commit what was submitted, then close the file."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._connection.close()
+
+    def _write(self) -> None:
+        stopping = False
+        while not stopping:
+            group: list[tuple[Job, Done]] = []
+            entry = self._queue.get()
+            while entry is not None:
+                group.append(entry)
+                if len(group) == GROUP_MAX or self._queue.empty():
+                    break
+                entry = self._queue.get()
+            stopping = entry is None
+            if group:
+                self._report(group, self._commit(group))
+
+    def _commit(self, group: list[tuple[Job, Done]]) -> list[tuple[Any, Exception | None]]:
+        try:
+            results = self._transaction([job for job, _ in group])
+        except Exception as error:  # noqa: BLE001 - a job's error is its submitter's to handle, whatever it is
+            if len(group) == 1:
+                return [(None, self._translated(error))]
+            return [outcome for entry in group for outcome in self._commit([entry])]
+        return [(result, None) for result in results]
+
+    def _transaction(self, jobs: list[Job]) -> list[Any]:
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            results = [job(connection) for job in jobs]
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return results
+
+    def _translated(self, error: Exception) -> Exception:
+        return translate(error, self.path) if isinstance(error, sqlite3.Error) else error
+
+    def _report(self, group: list[tuple[Job, Done]], outcomes: list[tuple[Any, Exception | None]]) -> None:
+        def report() -> None:
+            for (_, done), (result, error) in zip(group, outcomes, strict=True):
+                done(result, error)
+
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(report)

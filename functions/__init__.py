@@ -1,0 +1,1 @@
+"""Lambda-style handlers: packages, workers, the runtime API. Nothing lives here yet."""
