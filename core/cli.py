@@ -70,6 +70,20 @@ def print_facts(facts: Mapping[str, Any], *, title: str = "", as_json: bool = Fa
     out.print(table)
 
 
+def print_status(facts: dict[str, Any], tables: tuple[str, ...], as_json: bool) -> None:
+    """Print a daemon's status: its facts, those of its facts that are tables, its counters."""
+    if as_json:
+        print_json(facts)
+        return
+    print_facts({key: value for key, value in facts.items() if key not in (*tables, "counters")})
+    for name in tables:
+        if facts[name]:
+            out.print()
+            print_rows(facts[name], title=name)
+    out.print()
+    print_facts(facts["counters"], title="counters")
+
+
 def _cell(value: Any) -> str:
     match value:
         case None:
@@ -80,5 +94,7 @@ def _cell(value: Any) -> str:
             return f"{value:,}"
         case float():
             return f"{value:,.2f}"
+        case list():
+            return ", ".join(map(str, value))
         case _:
             return str(value)

@@ -85,17 +85,14 @@ class Store:
         Raises StorageError when the commit failed, or whatever the job raised.
         """
         future: asyncio.Future[T] = self._loop.create_future()
-
-        def done(result: T, error: Exception | None) -> None:
-            if future.cancelled():
-                return
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
-
-        self.submit(job, done)
+        self.submit(job, lambda result, error: _finish(future, result, error))
         return await future
+
+    async def checkpoint(self) -> None:
+        """Move the write-ahead log into the database file and give the log's disk space back."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._queue.put((_checkpoint, lambda _, error: _finish(future, None, error)))
+        await future
 
     async def close(self) -> None:
         """Commit what was submitted, then close the file."""
@@ -108,14 +105,22 @@ class Store:
         while not stopping:
             group: list[tuple[Job, Done]] = []
             entry = self._queue.get()
-            while entry is not None:
+            while entry is not None and entry[0] is not _checkpoint:
                 group.append(entry)
                 if len(group) == GROUP_MAX or self._queue.empty():
                     break
                 entry = self._queue.get()
-            stopping = entry is None
             if group:
                 self._report(group, self._commit(group))
+            if entry is not None and entry[0] is _checkpoint:
+                self._report([entry], [self._checkpointed()])
+            stopping = entry is None
+
+    def _checkpointed(self) -> tuple[Any, Exception | None]:
+        try:
+            return _checkpoint(self._connection), None
+        except sqlite3.Error as error:
+            return None, translate(error, self.path)
 
     def _commit(self, group: list[tuple[Job, Done]]) -> list[tuple[Any, Exception | None]]:
         try:
@@ -148,3 +153,17 @@ class Store:
 
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(report)
+
+
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    """No job like others: it must not run inside a transaction, so the writer ends the group before it."""
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _finish(future: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
+    if future.cancelled():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)

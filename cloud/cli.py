@@ -1,0 +1,43 @@
+"""`tidegate cloud`: check a configuration, ask a running cloud how it is."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cloud.config import load
+from cloud.daemon import CONTROL_FILE, load_rules
+from core.cli import Json, errors_to_exit_codes, print_facts, print_status
+from core.config import server_context
+from core.control import request
+
+app = typer.Typer(no_args_is_help=True, help="The service that the boxes sync to.")
+
+Config = Annotated[Path, typer.Option("--config", help="Path of cloud.toml.")]
+DEFAULT_CONFIG = Path("/etc/tidegate/cloud.toml")
+
+
+@app.command()
+def run(config: Config = DEFAULT_CONFIG, log_level: str = "info") -> None:
+    """Run the cloud daemon in the foreground."""
+    raise AssertionError("tidegate.main starts daemons before this command line exists")
+
+
+@app.command()
+def check(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
+    """Check the configuration, its certificates and its rules, and change nothing."""
+    with errors_to_exit_codes():
+        loaded = load(config)
+        rules = load_rules(loaded)
+        for listener in loaded.listeners:
+            if listener.tls is not None:
+                server_context(listener.tls, anonymous=listener.anonymous)
+    print_facts({"config": str(config), "rules": len(rules), "ok": True}, as_json=as_json)
+
+
+@app.command()
+def status(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
+    """What the running cloud does: clients, inbox, edges, rules, counters."""
+    with errors_to_exit_codes():
+        facts = request(load(config).cloud.data_dir / CONTROL_FILE, "status")
+    print_status(facts, ("edges", "rules"), as_json)

@@ -1,0 +1,40 @@
+"""cloud.toml: what a cloud daemon is told.
+
+Decides what is accepted and the defaults; `core.config` has the shared pieces, `cloud.targets.config` the targets. See
+docs/configuration.md.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from cloud.targets.config import TargetsConfig
+from core import config
+from core.config import ConfigPath, Listener, Section
+
+
+class CloudSection(Section):
+    """[cloud]."""
+
+    data_dir: ConfigPath
+
+
+class RulesSection(Section):
+    """[rules]: the directory of rules files."""
+
+    directory: ConfigPath
+
+
+class CloudConfig(Section):
+    """The whole file."""
+
+    cloud: CloudSection
+    listeners: Annotated[tuple[Listener, ...], Field(min_length=1)]
+    rules: RulesSection | None = None
+    targets: TargetsConfig = TargetsConfig()
+
+
+def load(path: Path) -> CloudConfig:
+    """Read cloud.toml; raises ConfigurationError with every fault in it."""
+    return config.load(path, CloudConfig)

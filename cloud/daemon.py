@@ -1,0 +1,155 @@
+"""The cloud daemon: builds its parts from the targets backwards to the doors.
+
+Start: configuration, rules, database (inbox and embedded targets), deliveries, worker, broker, control socket, listeners.
+Ready means that the listeners accept. Stop: listeners first; what was accepted is committed and acknowledged; the rest of
+the inbox and of the deliveries stays in the database for the next start.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cloud import inbox
+from cloud.config import CloudConfig, load
+from cloud.effects import Targets
+from cloud.ingest import Ingest
+from cloud.targets import alerts, streams, tables
+from cloud.targets.delivery import Delivery
+from cloud.targets.notifier import Notifier
+from cloud.worker import Worker
+from core import frames
+from core.config import open_data_dir, server_context
+from core.control import ControlServer
+from core.errors import ConfigurationError
+from core.files import read_texts
+from core.message import Message
+from core.mqtt.broker import Broker
+from core.mqtt.connection import Limits
+from core.mqtt.listener import Listeners, now_ms
+from core.service import Life
+from core.store import Store
+from core.telemetry import Counters, get_logger
+from devices.access import OpenAccess
+from rules import files
+from rules.engine import RuleSet
+
+log = get_logger("cloud.daemon")
+
+ACTIONS = frozenset({"republish", "dynamoDBv2", "firehose", "sns"})  # what this cloud can do for a rule
+DATABASE_FILE = "cloud.db"
+CONTROL_FILE = "control.sock"
+STREAMS_DIRECTORY = "streams"
+LIMITS = Limits(packet_bytes=256 << 10, unsettled_bytes=4 << 20)  # a frame with one large message; a window of frames
+SCHEMA = inbox.SCHEMA + tables.SCHEMA + streams.SCHEMA + alerts.SCHEMA
+
+
+def make_targets(config: CloudConfig) -> Targets:
+    """The embedded targets that the configuration names."""
+    section = config.targets
+    return Targets(tables.Tables(section.tables), streams.Streams(section.streams), alerts.Topics(section.topics))
+
+
+def load_rules(config: CloudConfig) -> RuleSet:
+    """The rules that the configuration names; raises ConfigurationError with every fault in every file."""
+    if config.rules is None:
+        return files.parse({}, supported=ACTIONS)
+    rules = files.parse(read_texts(config.rules.directory), supported=ACTIONS)
+    problems = list(make_targets(config).check(rules))
+    if problems:
+        raise ConfigurationError(str(config.rules.directory), problems)
+    return rules
+
+
+class Cloud:
+    """The parts of a running cloud."""
+
+    def __init__(self, config: CloudConfig, rules: RuleSet, store: Store, directory: Path) -> None:
+        section = config.targets
+        self.config = config
+        self.counters = counters = Counters()
+        self.store = store
+        self.targets = make_targets(config)
+        self.delivery = Delivery(store, section.streams, directory / STREAMS_DIRECTORY, now_ms, counters)
+        self.notifier = Notifier(store, section.topics, now_ms, self._publish_alert, counters)
+        self.worker = Worker(store, rules, self.targets, self._publish, self._wake_targets, counters)
+        self.ingest = Ingest(store, counters, self.worker.wake)
+        self.broker = Broker(OpenAccess(frames.TOPIC_ROOT), self.ingest.accept, counters, LIMITS)
+        self.listeners = Listeners(self.broker)
+        self.started = time.monotonic()
+
+    async def open(self) -> None:
+        """Prepare the targets' tables; raises ConfigurationError where they contradict what is stored."""
+        await self.store.run(self.targets.open)
+
+    def background(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+        """What runs beside the listeners, by name."""
+        return [("rules", self.worker.run()), ("streams", self.delivery.run()), ("alerts", self.notifier.run())]
+
+    async def reload(self) -> None:
+        """Read the rules again; a fault in them raises, and the rules that run stay."""
+        self.worker.rules = load_rules(self.config)
+        log.info("rules reloaded", rules=len(self.worker.rules))
+
+    def _publish(self, messages: list[Message]) -> None:
+        self.broker.publish(messages)
+
+    def _publish_alert(self, topic: str, payload: bytes) -> None:
+        self.broker.publish([Message(topic, payload, 1, received_at=now_ms())])
+
+    def _wake_targets(self) -> None:
+        self.delivery.wake()
+        self.notifier.wake()
+
+    # -- the control socket -------------------------------------------------------------------------------------------
+
+    async def clients(self, _: dict[str, Any]) -> dict[str, Any]:
+        """Who is connected."""
+        return {"clients": [asdict(presence) for presence in self.broker.clients()]}
+
+    async def flush(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Write out what streams hold, due or not."""
+        return {"objects": await self.delivery.flush(arguments.get("stream"))}
+
+    async def status(self, _: dict[str, Any]) -> dict[str, Any]:
+        """What `tidegate cloud status` shows."""
+        waiting_frames, waiting_messages = await self.store.run(inbox.waiting)
+        edges = await self.store.run(inbox.edges)
+        return {
+            "uptime_seconds": round(time.monotonic() - self.started, 1),
+            "listeners": [str(address) for address in self.listeners.addresses],
+            "clients": len(self.broker.clients()),
+            "inbox_frames": waiting_frames,
+            "inbox_messages": waiting_messages,
+            "edges": edges,
+            "rules": [{"rule": rule.name, **asdict(rule.counters)} for rule in self.worker.rules],
+            "counters": self.counters.snapshot(),
+        }
+
+
+async def serve(config_path: Path, life: Life) -> None:
+    """Run a cloud until `life` ends it; raises ConfigurationError for anything the operator must change."""
+    config = load(config_path)
+    rules = load_rules(config)
+    contexts = [server_context(x.tls, anonymous=x.anonymous) if x.tls else None for x in config.listeners]
+    with open_data_dir(config.cloud.data_dir) as directory:
+        store = Store(directory / DATABASE_FILE, SCHEMA)
+        cloud = Cloud(config, rules, store, directory)
+        await cloud.open()
+        handlers = {"status": cloud.status, "clients": cloud.clients, "flush": cloud.flush}
+        control = ControlServer(directory / CONTROL_FILE, handlers)
+        await control.start()
+        async with asyncio.TaskGroup() as group:
+            for section, context in zip(config.listeners, contexts, strict=True):
+                await cloud.listeners.open(section.address, context)
+            tasks = [group.create_task(work, name=name) for name, work in cloud.background()]
+            life.on_reload(cloud.reload)
+            life.ready(f"{len(rules)} rules, listening on {', '.join(map(str, cloud.listeners.addresses))}")
+            await life.stop_requested()
+            await cloud.listeners.close()
+            for task in tasks:
+                task.cancel()
+        await control.close()
+        await store.close()

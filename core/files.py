@@ -1,0 +1,66 @@
+"""Small text files that an operator wrote, read whole: rules for now.
+
+Bounded in size and number, because a wrong path must give an error and not fill the memory. Will not look into
+sub-directories, nor at hidden files (editors keep their half-written copies there), nor at what the texts say.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from core.errors import ConfigurationError
+
+FILE_BYTES_MAX = 1_048_576  # thousands of rules; a text beyond it was not written by hand
+FILES_MAX = 1_000  # AWS allows 1,000 rules per account, and one rule per file is the finest split
+SUFFIXES = frozenset((".yaml", ".yml", ".json"))
+
+
+def read_texts(paths: Path | Iterable[Path]) -> dict[str, str]:
+    """The texts of files, by path as given: files themselves, and of directories every YAML and JSON file, sorted.
+
+    Texts are UTF-8, with or without a byte order mark. Raises ConfigurationError with everything that cannot be read.
+    """
+    problems: list[str] = []
+    files: list[Path] = []
+    for path in [paths] if isinstance(paths, Path) else paths:
+        try:
+            files += _files(path)
+        except (OSError, ValueError) as error:
+            problems.append(f"{path}: {_reason(error)}")
+    if len(files) > FILES_MAX:
+        raise ConfigurationError("files", [f"{len(files):,} of them; at most {FILES_MAX:,} are read"])
+    texts: dict[str, str] = {}
+    for file in files:
+        try:
+            texts[str(file)] = _text(file)
+        except (OSError, ValueError) as error:
+            problems.append(f"{file}: {_reason(error)}")
+    if problems:
+        raise ConfigurationError("cannot read", problems)
+    return texts
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        found = [file for file in path.iterdir() if file.suffix in SUFFIXES and not file.name.startswith(".")]
+        return sorted(file for file in found if file.is_file())
+    if not path.exists():
+        raise ValueError("there is no such file or directory")
+    if not path.is_file():
+        raise ValueError("neither a file nor a directory")
+    return [path]
+
+
+def _text(file: Path) -> str:
+    with file.open("rb") as stream:
+        content = stream.read(FILE_BYTES_MAX + 1)
+    if len(content) > FILE_BYTES_MAX:
+        raise ValueError(f"larger than {FILE_BYTES_MAX:,} bytes")
+    return content.decode("utf-8-sig")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 text: {error.reason} at byte {error.start:,}"
+    return str(error)

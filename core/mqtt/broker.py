@@ -1,0 +1,128 @@
+"""The broker of one site: every connection, session and subscription, and no I/O.
+
+Bytes and the time come in through `Connection.receive` and `Broker.expire`; packets leave through each connection's
+outgoing list. What a device publishes goes to local subscribers first and then to `accept`, with a receipt: the PUBACK
+leaves when that is settled, not before.
+
+Will not store messages (`accept` does), nor decide who may do what (`access` does), nor open sockets (`listener` does).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from mqtt5 import ConnAckReasonCode, ConnectPacket, DisconnectReasonCode
+
+from core.message import Message
+from core.mqtt.connection import Connection, Identity, Limits
+from core.mqtt.router import Router
+from core.mqtt.session import Session
+from core.receipts import Batch, Receipt
+from core.telemetry import Counters
+
+
+class Access(Protocol):
+    """Who may do what; called once per connection and topic, the connection remembers the answers."""
+
+    def connect(self, identity: Identity, packet: ConnectPacket) -> ConnAckReasonCode:
+        """SUCCESS, or the reason to refuse the connection."""
+        ...
+
+    def publish(self, identity: Identity, topic: str) -> bool:
+        """Whether this client may publish to a valid topic name."""
+        ...
+
+    def subscribe(self, identity: Identity, pattern: str) -> bool:
+        """Whether this client may subscribe to a valid topic filter."""
+        ...
+
+
+@dataclass(slots=True)
+class Presence:
+    """One connected client, for the operator."""
+
+    client_id: str
+    address: str
+    protocol: str
+    subscriptions: int
+    unacknowledged: int
+
+
+class Broker:
+    """All connections of one daemon. `accept(batch)` takes what devices publish and settles the batch's receipt."""
+
+    def __init__(
+        self, access: Access, accept: Callable[[Batch], None], counters: Counters, limits: Limits | None = None
+    ) -> None:
+        self.access = access
+        self.accept = accept
+        self.counters = counters
+        self.limits = limits or Limits()
+        self.router = Router()
+        self.unsettled = 0  # bytes read from all connections and not yet stored
+        self._connections: set[Connection] = set()
+        self._clients: dict[str, Connection] = {}
+
+    def open(self, address: str, principal: str | None, wake: Callable[[], None], now: float) -> Connection:
+        """A peer connected; `wake` is called when bytes for it are waiting outside of `receive`."""
+        connection = Connection(self, address, principal, wake, now)
+        self._connections.add(connection)
+        self.counters.add("mqtt_connections_total")
+        return connection
+
+    def clients(self) -> list[Presence]:
+        """Who is connected now."""
+        return [
+            Presence(c.identity.client_id, c.identity.address, c.protocol, len(c.session.subscriptions), c.unsettled)
+            for c in self._clients.values()
+            if c.session is not None
+        ]
+
+    def publish(self, messages: list[Message]) -> None:
+        """Give messages to local subscribers and to the retained store; react first, whoever stores comes after."""
+        for message in messages:
+            if message.retain and not self.router.retain(message):
+                self.counters.dropped("retained store full")
+        if self.router.subscriptions:
+            for session in self.router.route(messages):
+                self._disconnect_slow(session)
+
+    def expire(self, now: float, at: int) -> None:
+        """Close what has been silent for too long; call it about once a second."""
+        for connection in [c for c in self._connections if now >= c.deadline]:
+            connection.expire(at)
+
+    def shut_down(self) -> None:
+        """Tell every client that the server goes away."""
+        for connection in list(self._connections):
+            connection.close(DisconnectReasonCode.SERVER_SHUTTING_DOWN)
+
+    def attach(self, connection: Connection, client_id: str, at: int) -> None:
+        """A client is connected; whoever had its identifier is disconnected (MQTT 5 section 3.1.4-3)."""
+        former = self._clients.get(client_id)
+        if former is not None:
+            former.close(DisconnectReasonCode.SESSION_TAKEN_OVER)
+            self.detach(former, at)
+        self._clients[client_id] = connection
+
+    def detach(self, connection: Connection, at: int) -> None:
+        """A connection has ended: forget it, and publish its will unless it said goodbye. May be called twice."""
+        self._connections.discard(connection)
+        session = connection.session
+        if session is None:
+            return
+        connection.session = None
+        self.router.forget(session)
+        if self._clients.get(session.client_id) is connection:
+            del self._clients[session.client_id]
+        if connection.will is not None:
+            will, connection.will = connection.will, None
+            will.received_at = at
+            self.publish([will])
+            self.accept(Batch([will], Receipt(), session.client_id))
+
+    def _disconnect_slow(self, session: Session) -> None:
+        connection = self._clients.get(session.client_id)
+        if connection is not None and connection.session is session:
+            self.counters.add("mqtt_slow_consumers_total")
+            connection.close(DisconnectReasonCode.QUOTA_EXCEEDED)

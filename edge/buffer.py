@@ -1,0 +1,279 @@
+"""The durable buffer: what devices were told is stored, until the cloud has acknowledged it.
+
+Messages gather per lane while the previous commit is on its way to the disk; a flush cuts them into chunks and commits
+all chunks of all lanes, with the records that tell resends, in one transaction. Then the receipts are settled.
+
+Invariants:
+1. A receipt is settled as stored only after the commit of its messages.
+2. A number (epoch, sequence) belongs to one message for ever: `lanes.next` is committed with the chunk that used it up,
+   and a new database has a new epoch.
+3. A chunk leaves as a whole: acknowledged by the cloud, dropped by its lane's policy, or found damaged. The last two are
+   counted, with the reason.
+4. One commit is in flight at a time; memory holds what gathered meanwhile, bounded by the listener's back-pressure.
+
+Will not decide what to send when (`uplink` does), nor mend a damaged file (`recovery` does, at start).
+"""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from secrets import randbits
+from typing import Any
+
+from core.errors import DamagedStore, StorageError
+from core.message import Message
+from core.receipts import STORED, Batch, Outcome, dropped, rejected
+from core.store import Store
+from core.telemetry import Counters, get_logger
+from edge import chunks
+from edge.chunks import Chunk, Removed
+from edge.lanes import Lane, WhenFull
+from edge.resends import REMEMBERED_MS, Records, Resends
+
+log = get_logger("edge.buffer")
+
+QUOTA_EXCEEDED = 0x97
+
+
+@dataclass(slots=True)
+class LaneState:
+    """What a lane holds (messages, bytes of blocks), its next number, and what gathers for the next commit."""
+
+    lane: Lane
+    epoch: int
+    next: int
+    count: int = 0
+    bytes: int = 0
+    pending: list[Message] = field(default_factory=list)
+    pending_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """One commit: what is written, and who waits for it."""
+
+    chunks: list[Chunk]
+    room: list[tuple[str, int]]  # lanes that drop their oldest, and by how many bytes
+    records: bytes
+    at: int
+    waiting: list[tuple[Batch, dict[int, Outcome]]]
+
+
+def new_epoch() -> int:
+    """A number that no other buffer has had."""
+    return randbits(62)
+
+
+class Buffer:
+    """The lanes of one edge; made on a running loop by `Buffer.open`.
+
+    `damaged` is failed with DamagedStore when the file turns out malformed while in use: the daemon must end, and start
+    again with a recovery.
+    """
+
+    def __init__(self, store: Store, lanes: Sequence[Lane], counters: Counters) -> None:
+        self.lanes: dict[str, LaneState] = {}
+        self.resends = Resends(())
+        self.changed: Callable[[], None] = lambda: None  # called after each commit that added messages
+        self.damaged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._store = store
+        self._configured = lanes
+        self._counters = counters
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[tuple[Batch, dict[int, Outcome]]] = []
+        self._records = Records()
+        self._scheduled = False
+        self._committing = False
+
+    @classmethod
+    async def open(cls, path: Path, lanes: Sequence[Lane], counters: Counters) -> "Buffer":
+        """Open or create the database.
+
+        Raises DamagedStore when the file is malformed, StorageError when the disk refuses.
+        """
+        store = Store(path, chunks.SCHEMA)
+        buffer = cls(store, lanes, counters)
+        try:
+            await buffer._load()
+        except BaseException:
+            await store.close()
+            raise
+        return buffer
+
+    async def close(self) -> None:
+        """Commit what gathered, settle its receipts, and close the file."""
+        while self._waiting or self._committing:
+            self._flush()
+            await asyncio.sleep(0.001)
+        await self._store.close()
+
+    async def _load(self) -> None:
+        def load(connection: sqlite3.Connection) -> tuple[list[Any], list[Any], list[bytes]]:
+            known = connection.execute("SELECT name, epoch, next FROM lanes").fetchall()
+            held = connection.execute("SELECT lane, sum(count), sum(bytes) FROM chunks GROUP BY lane").fetchall()
+            blobs = [row[0] for row in connection.execute("SELECT records FROM resends ORDER BY id")]
+            return known, held, blobs
+
+        known, held, blobs = await self._store.run(load)
+        numbers = {name: (epoch, following) for name, epoch, following in known}
+        totals = {lane: (count, size) for lane, count, size in held}
+        self.resends = Resends(blobs)
+        for lane in self._configured:
+            epoch, following = numbers.get(lane.name) or (new_epoch(), 1)
+            self.lanes[lane.name] = LaneState(lane, epoch, following, *totals.pop(lane.name, (0, 0)))
+        for name, (count, size) in totals.items():
+            # The operator removed this lane while it held messages: it takes no more, and is drained like the others.
+            log.warning("a lane is no longer configured; draining it", lane=name, messages=count)
+            epoch, following = numbers.get(name) or (new_epoch(), 1)
+            self.lanes[name] = LaneState(Lane(name, ()), epoch, following, count, size)
+
+    # -- adding -------------------------------------------------------------------------------------------------------
+
+    def add(self, lane: Lane, message: Message) -> Outcome | None:
+        """Take one message for the next commit; or give the outcome when the lane's policy leaves it out."""
+        state = self.lanes[lane.name]
+        if (
+            lane.max_bytes is not None
+            and lane.when_full is not WhenFull.DROP_OLDEST
+            and state.bytes + state.pending_bytes >= lane.max_bytes
+        ):
+            if lane.when_full is WhenFull.REJECT:
+                self._counters.add("messages_rejected_total", reason="lane full", lane=lane.name)
+                return rejected("lane full", QUOTA_EXCEEDED)
+            self._counters.dropped("lane full", lane=lane.name)
+            return dropped("lane full")
+        state.pending.append(message)
+        state.pending_bytes += len(message.payload)
+        return None
+
+    def commit(self, batch: Batch, exceptions: dict[int, Outcome]) -> None:
+        """Settle the batch's receipt, with `exceptions` by index, once everything added so far is on disk."""
+        self._records.add(batch, exceptions)
+        self._waiting.append((batch, exceptions))
+        if not self._scheduled and not self._committing:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._committing or not self._waiting:
+            return
+        flush = self._gather()
+        self._committing = True
+        self._store.submit(lambda c: _write(c, flush), lambda removed, error: self._flushed(flush, removed, error))
+
+    def _gather(self) -> Flush:
+        cut: list[Chunk] = []
+        room: list[tuple[str, int]] = []
+        for state in self.lanes.values():
+            if not state.pending:
+                continue
+            lane = state.lane
+            more = chunks.cut(lane.name, state.epoch, state.next, state.pending)
+            state.pending, state.pending_bytes = [], 0
+            cut += more
+            if lane.max_bytes is not None and lane.when_full is WhenFull.DROP_OLDEST:
+                excess = state.bytes + sum(len(c.block) for c in more) - lane.max_bytes
+                if excess > 0:
+                    room.append((lane.name, excess))
+        flush = Flush(cut, room, self._records.encode(), time.time_ns() // 1_000_000, self._waiting)
+        self._records, self._waiting = Records(), []
+        return flush
+
+    def _flushed(self, flush: Flush, removed: list[Removed] | None, error: Exception | None) -> None:
+        self._committing = False
+        if error is None:
+            self._account(flush.chunks, removed or [])
+            for batch, exceptions in flush.waiting:
+                batch.receipt.settle(STORED, exceptions)
+            if flush.chunks:
+                self.changed()
+        else:
+            self._failed(flush, error)
+        self._flush()
+
+    def _account(self, stored: list[Chunk], removed: list[Removed]) -> None:
+        for chunk in stored:
+            state = self.lanes[chunk.lane]
+            state.next = chunk.first + chunk.count
+            state.count += chunk.count
+            state.bytes += len(chunk.block)
+            self._counters.add("messages_stored_total", chunk.count, lane=chunk.lane)
+        for lost in removed:
+            self._removed(lost, "lane full")
+
+    def _failed(self, flush: Flush, error: Exception) -> None:
+        count = sum(len(batch.messages) for batch, _ in flush.waiting)
+        self._counters.add("messages_rejected_total", count, reason="not stored")
+        log.error("nothing can be stored; devices are not acknowledged", error=error, messages=count)
+        outcome = rejected("the disk refuses", QUOTA_EXCEEDED)
+        for batch, _ in flush.waiting:
+            batch.receipt.settle(outcome)
+        self._notice_damage(error)
+
+    def _notice_damage(self, error: Exception) -> None:
+        if isinstance(error, DamagedStore) and not self.damaged.done():
+            self.damaged.set_exception(error)
+
+    def _removed(self, lost: Removed, reason: str | None) -> None:
+        state = self.lanes[lost.lane]
+        state.count -= lost.count
+        state.bytes -= lost.bytes
+        if reason is not None and lost.count:
+            self._counters.dropped(reason, lost.count, lane=lost.lane)
+            log.warning("messages dropped from the buffer", lane=lost.lane, reason=reason, messages=lost.count)
+
+    # -- taking out ---------------------------------------------------------------------------------------------------
+
+    async def read(self, lane: Lane, skip: Iterable[int], bytes_max: int) -> tuple[list[Chunk], int]:
+        """The next chunks to send, and the floor of their lane and epoch; damaged ones are dropped on the way.
+
+        Raises StorageError.
+        """
+
+        def job(connection: sqlite3.Connection) -> tuple[list[Chunk], int]:
+            found = chunks.read(connection, lane.name, lane.order, skip, bytes_max)
+            lowest = chunks.floor(connection, lane.name, found[0].epoch) if found else None
+            return found, lowest or 0
+
+        while True:
+            found, lowest = await self._run(job)
+            bad = [chunk for chunk in found if not chunk.intact]
+            if not bad:
+                return found, lowest
+            await self.remove(lane.name, [chunk.id for chunk in bad], "damaged on disk")
+
+    async def remove(self, lane: str, ids: Sequence[int], reason: str | None = None) -> None:
+        """Delete chunks: acknowledged ones, or with a reason those that are lost. Raises StorageError."""
+        self._removed(await self._run(lambda connection: chunks.delete(connection, lane, ids)), reason)
+
+    async def tidy(self, now_ms: int) -> None:
+        """Drop what is older than its lane allows, and give free disk space back. Raises StorageError."""
+        for state in list(self.lanes.values()):
+            before = state.lane.expired_before(now_ms)
+            if before is not None and state.count:
+                name = state.lane.name
+                self._removed(await self._run(lambda c, n=name, b=before: chunks.expire(c, n, b)), "too old")  # type: ignore[misc]
+        more = True
+        while more:
+            more = await self._run(chunks.reclaim)
+            if not more and not any(state.count for state in self.lanes.values()):
+                await self._store.checkpoint()
+
+    async def _run(self, job: Callable[[sqlite3.Connection], Any]) -> Any:
+        try:
+            return await self._store.run(job)
+        except StorageError as error:
+            self._notice_damage(error)
+            raise
+
+
+def _write(connection: sqlite3.Connection, flush: Flush) -> list[Removed]:
+    removed = [chunks.make_room(connection, lane, excess) for lane, excess in flush.room]
+    chunks.insert(connection, flush.chunks)
+    if flush.records:
+        chunks.remember_resends(connection, flush.at, flush.records, flush.at - REMEMBERED_MS)
+    return removed

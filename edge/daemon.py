@@ -1,0 +1,164 @@
+"""The edge daemon: builds its parts in the order in which a message meets them from behind, then opens the doors.
+
+Start: configuration, rules, buffer (recovered if it is damaged), gateway and broker, control socket, listeners, uplink.
+Ready means that the listeners accept. Stop: listeners first, so that nothing new comes in; what was accepted is committed
+and acknowledged; then the uplink and the buffer are closed. Nothing waits for the cloud at either end.
+"""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Coroutine
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from core.config import client_context, open_data_dir, server_context
+from core.control import ControlServer
+from core.errors import DamagedStore, StorageError
+from core.files import read_texts
+from core.mqtt.broker import Broker
+from core.mqtt.listener import Listeners, now_ms
+from core.service import Life
+from core.telemetry import Counters, get_logger
+from devices.access import OpenAccess
+from edge import recovery
+from edge.buffer import Buffer
+from edge.config import EdgeConfig, UplinkSection, load
+from edge.gateway import Gateway
+from edge.lanes import LaneIndex
+from edge.uplink import Uplink
+from rules import files
+from rules.engine import RuleSet
+
+log = get_logger("edge.daemon")
+
+ACTIONS = frozenset({"republish"})  # what an edge can do for a rule
+TIDY_SECONDS = 5.0  # how often ages are checked and disk space is given back
+BUFFER_FILE = "buffer.db"
+CONTROL_FILE = "control.sock"
+
+
+def load_rules(config: EdgeConfig) -> RuleSet:
+    """The rules that the configuration names; raises ConfigurationError with every fault in every file."""
+    texts = read_texts(config.rules.directory) if config.rules is not None else {}
+    return files.parse(texts, supported=ACTIONS)
+
+
+class Edge:
+    """The parts of a running edge."""
+
+    def __init__(self, config: EdgeConfig, rules: RuleSet, buffer: Buffer | None, counters: Counters) -> None:
+        lanes = [section.lane() for section in config.uplink.lanes] if config.uplink else []
+        self.config = config
+        self.counters = counters
+        self.buffer = buffer
+        self.gateway = Gateway(rules, LaneIndex(lanes), buffer, counters)
+        self.broker = Broker(OpenAccess(), self.gateway.accept, counters)
+        self.gateway.broker = self.broker
+        self.listeners = Listeners(self.broker)
+        self.uplink: Uplink | None = None
+        self.started = time.monotonic()
+
+    async def reload(self) -> None:
+        """Read the rules again; a fault in them raises, and the rules that run stay."""
+        self.gateway.rules = load_rules(self.config)
+        log.info("rules reloaded", rules=len(self.gateway.rules))
+
+    def background(self, context: ssl.SSLContext | None) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+        """What runs beside the listeners, by name."""
+        if self.buffer is None or self.config.uplink is None:
+            return []
+        self.uplink = Uplink(self.config.edge.name, self.config.uplink, context, self.buffer, self.counters)
+        self.buffer.changed = self.uplink.wake
+        path = self.config.edge.data_dir / BUFFER_FILE
+        return [
+            ("uplink", self.uplink.run()),
+            ("buffer tidy", _tidy(self.buffer)),
+            ("buffer damage", _end_on_damage(self.buffer, path)),
+        ]
+
+    async def clients(self, _: dict[str, Any]) -> dict[str, Any]:
+        """Who is connected."""
+        return {"clients": [asdict(presence) for presence in self.broker.clients()]}
+
+    async def status(self, _: dict[str, Any]) -> dict[str, Any]:
+        """What `tidegate edge status` shows."""
+        uplink = self.uplink
+        return {
+            "name": self.config.edge.name,
+            "uptime_seconds": round(time.monotonic() - self.started, 1),
+            "listeners": [str(address) for address in self.listeners.addresses],
+            "clients": len(self.broker.clients()),
+            "uplink": "none" if uplink is None else "up" if uplink.connected_since else "down",
+            "uplink_error": uplink.last_error if uplink else "",
+            "buffered_messages": sum(s.count for s in self.buffer.lanes.values()) if self.buffer else 0,
+            "buffered_bytes": sum(s.bytes for s in self.buffer.lanes.values()) if self.buffer else 0,
+            "lanes": [
+                {"lane": s.lane.name, "messages": s.count, "bytes": s.bytes, "next_sequence": s.next}
+                for s in (self.buffer.lanes.values() if self.buffer else ())
+            ],
+            "rules": [
+                {"rule": rule.name, **asdict(rule.counters)} for rule in self.gateway.rules
+            ],
+            "counters": self.counters.snapshot(),
+        }  # fmt: skip
+
+
+async def serve(config_path: Path, life: Life) -> None:
+    """Run an edge until `life` ends it; raises ConfigurationError for anything the operator must change."""
+    config = load(config_path)
+    rules = load_rules(config)
+    contexts = [server_context(x.tls, anonymous=x.anonymous) if x.tls else None for x in config.listeners]
+    uplink_context = client_context(config.uplink.tls) if config.uplink and config.uplink.secure else None
+    with open_data_dir(config.edge.data_dir) as directory:
+        counters = Counters()
+        buffer = await _open_buffer(directory / BUFFER_FILE, config.uplink, counters) if config.uplink else None
+        edge = Edge(config, rules, buffer, counters)
+        control = ControlServer(directory / CONTROL_FILE, {"status": edge.status, "clients": edge.clients})
+        await control.start()
+        async with asyncio.TaskGroup() as group:
+            for section, context in zip(config.listeners, contexts, strict=True):
+                await edge.listeners.open(section.address, context)
+            tasks = [group.create_task(work, name=name) for name, work in edge.background(uplink_context)]
+            life.on_reload(edge.reload)
+            life.ready(f"{len(rules)} rules, listening on {', '.join(map(str, edge.listeners.addresses))}")
+            await life.stop_requested()
+            await edge.listeners.close()
+            for task in tasks:
+                task.cancel()
+        await control.close()
+        if buffer is not None:
+            await buffer.close()
+
+
+async def _open_buffer(path: Path, uplink: UplinkSection, counters: Counters) -> Buffer:
+    lanes = [section.lane() for section in uplink.lanes]
+    if not recovery.is_marked(path):
+        try:
+            return await Buffer.open(path, lanes, counters)
+        except DamagedStore as error:
+            log.error("the buffer file is damaged", error=error)
+    salvage = recovery.recover(path)
+    lost = "unknown" if salvage.lost is None else salvage.lost
+    log.error("buffer recovered", messages_saved=salvage.saved, messages_lost=lost, damaged_file=salvage.aside)
+    counters.add("buffer_recoveries_total")
+    counters.dropped("damaged on disk", salvage.lost or 0)
+    return await Buffer.open(path, lanes, counters)
+
+
+async def _tidy(buffer: Buffer) -> None:
+    while True:
+        await asyncio.sleep(TIDY_SECONDS)
+        try:
+            await buffer.tidy(now_ms())
+        except StorageError as error:
+            log.warning("the buffer could not be tidied", error=error)
+
+
+async def _end_on_damage(buffer: Buffer, path: Path) -> None:
+    try:
+        await buffer.damaged
+    except DamagedStore:
+        recovery.mark_damaged(path)
+        raise

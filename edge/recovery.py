@@ -1,0 +1,170 @@
+"""A buffer file that cannot be read any more: set aside, saved as far as possible, and the loss put into a number.
+
+The file is moved (never deleted) and read row by row: first through the table, then one id at a time around whatever page
+is damaged. A first page that is gone is replaced by that of an empty buffer, because the roots of our tables stand on the
+same pages in each. What was saved is written to a new database with a new epoch for new messages; saved messages keep
+their numbers, so the cloud still recognises those it has.
+"""
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.errors import StorageError
+from core.store import connect
+from edge import chunks
+from edge.chunks import Chunk
+
+PAGE_BYTES = 4_096  # SQLite's default, and the buffer's
+PROBES_MAX = 5_000_000  # ids tried one by one around damage; about 20 s, and more rows than a full SD card holds
+DAMAGED_MARK = "buffer.damaged"  # written by a daemon that found damage while running; the next start recovers
+
+
+@dataclass(slots=True)
+class Salvage:
+    """What became of a damaged file: where it is now, how many messages were saved, and how many are known to be lost.
+
+    `lost` is counted from the file's own index and numbers; None when not even those can be read.
+    """
+
+    aside: Path
+    saved: int = 0
+    lost: int | None = None
+    chunks: list[Chunk] = field(default_factory=list)
+
+
+def mark_damaged(path: Path) -> None:
+    """Make the next start recover the buffer at `path`."""
+    with suppress(OSError):
+        path.with_name(DAMAGED_MARK).touch()
+
+
+def is_marked(path: Path) -> bool:
+    """Whether the buffer at `path` was found damaged, or has been cut to nothing."""
+    empty = path.exists() and path.stat().st_size == 0 and path.with_name(path.name + "-wal").exists()
+    return empty or path.with_name(DAMAGED_MARK).exists()
+
+
+def recover(path: Path) -> Salvage:
+    """Set the buffer at `path` aside and put a new one with everything readable in its place.
+
+    Raises StorageError when the disk refuses.
+    """
+    salvage = Salvage(_set_aside(path))
+    expected = _read(salvage)
+    if not salvage.chunks and expected is None and _graft_first_page(salvage.aside):
+        expected = _read(salvage)
+    salvage.saved = sum(chunk.count for chunk in salvage.chunks)
+    salvage.lost = None if expected is None else max(0, expected - salvage.saved)
+    _write(path, salvage.chunks)
+    path.with_name(DAMAGED_MARK).unlink(missing_ok=True)
+    return salvage
+
+
+def _set_aside(path: Path) -> Path:
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            os.replace(f"{path}{suffix}", f"{aside}{suffix}")
+    return aside
+
+
+def _read(salvage: Salvage) -> int | None:
+    """Fill `salvage.chunks`; return how many messages the file should have held, None when that cannot be told."""
+    try:
+        connection = sqlite3.connect(salvage.aside, isolation_level=None)
+    except sqlite3.Error:
+        return None
+    try:
+        found = {chunk.id: chunk for chunk in _rows(connection) if chunk.intact}
+        salvage.chunks = [found[identity] for identity in sorted(found)]
+        return _expected(connection, salvage.chunks)
+    finally:
+        connection.close()
+
+
+def _rows(connection: sqlite3.Connection) -> Iterator[Chunk]:
+    """Every row that can be read: from the front, from the back, and what lies between one by one."""
+    front = back = None
+    for chunk in _scan(connection, "ASC"):
+        front = chunk.id
+        yield chunk
+    for chunk in _scan(connection, "DESC"):
+        back = chunk.id
+        if front is not None and back <= front:
+            return
+        yield chunk
+    first = 1 if front is None else front + 1
+    last = _highest(connection) if back is None else back - 1
+    for identity in range(first, min(last, first + PROBES_MAX) + 1):
+        with suppress(sqlite3.Error):
+            chunk_or_none = chunks.load(connection, identity)
+            if chunk_or_none is not None:
+                yield chunk_or_none
+
+
+def _scan(connection: sqlite3.Connection, direction: str) -> Iterator[Chunk]:
+    with suppress(sqlite3.Error):
+        for row in connection.execute(
+            f"SELECT id, lane, epoch, first, count, newest, crc, block FROM chunks ORDER BY id {direction}"
+        ):
+            yield Chunk(*row)
+
+
+def _highest(connection: sqlite3.Connection) -> int:
+    for question in ("SELECT seq FROM sqlite_sequence WHERE name = 'chunks'", "SELECT max(id) FROM chunk_order"):
+        with suppress(sqlite3.Error):
+            row = connection.execute(question).fetchone()
+            if row is not None and row[0] is not None:
+                return int(row[0])
+    return 0
+
+
+def _expected(connection: sqlite3.Connection, saved: list[Chunk]) -> int | None:
+    """How many messages were stored: by the index, or else by the numbers used up since the oldest one saved."""
+    with suppress(sqlite3.Error):
+        (count,) = connection.execute("SELECT sum(count) FROM chunks INDEXED BY chunk_order WHERE lane > ''").fetchone()
+        return int(count or 0)
+    with suppress(sqlite3.Error):
+        following = {(lane, epoch): n for lane, epoch, n in connection.execute("SELECT name, epoch, next FROM lanes")}
+        oldest: dict[tuple[str, int], int] = {}
+        for chunk in saved:
+            oldest.setdefault((chunk.lane, chunk.epoch), chunk.first)
+        return sum(following.get(key, first) - first for key, first in oldest.items()) if oldest else None
+    return None
+
+
+def _graft_first_page(path: Path) -> bool:
+    """Give a file without a readable first page that of an empty buffer; whether there was anything to graft onto."""
+    if path.stat().st_size < 2 * PAGE_BYTES:
+        return False
+    with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+        template = Path(directory, "template.db")
+        connect(template, chunks.SCHEMA).close()
+        page = bytearray(template.read_bytes()[:PAGE_BYTES])
+    page[28:32] = (path.stat().st_size // PAGE_BYTES).to_bytes(4, "big")  # size of the file in pages
+    shutil.copyfile(path, path.with_name(path.name + ".original"))
+    with path.open("r+b") as file:
+        file.write(page)
+    return True
+
+
+def _write(path: Path, saved: list[Chunk]) -> None:
+    connection = connect(path, chunks.SCHEMA)
+    try:
+        connection.execute("BEGIN")
+        chunks.insert(connection, saved)
+        # Numbers that cannot be read may have been used: new messages are numbered in a new epoch.
+        connection.execute("DELETE FROM lanes")
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise StorageError(f"{path}: {error}") from error
+    finally:
+        connection.close()

@@ -1,0 +1,79 @@
+"""What can be wrong with a rule, always with the place: in a statement, in a file, or while one message is
+evaluated.
+
+    TidegateError
+    ├── SqlError            one fault in one SQL text or template; line and column inside that text
+    ├── RulesError          every fault of every rules file (a ConfigurationError: commands exit with 78)
+    └── EvaluationError     one rule could not be evaluated for one message; the next message is not affected
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from core.errors import ConfigurationError, TidegateError
+
+EXCERPT_CHARS = 100  # one terminal line with its margin
+
+
+class SqlError(TidegateError, ValueError):
+    """A statement or template that cannot be compiled. `line` and `column` count from 1, in characters."""
+
+    def __init__(self, message: str, line: int, column: int) -> None:
+        super().__init__(f"{line}:{column}: {message}")
+        self.message = message
+        self.line = line
+        self.column = column
+
+    @classmethod
+    def at(cls, text: str, offset: int, message: str) -> Self:
+        """The error for character `offset` of `text`."""
+        return cls(message, *line_and_column(text, offset))
+
+    def offset_in(self, text: str) -> int:
+        """The character of `text` that line and column mean; `text` is what was compiled."""
+        return sum(len(line) + 1 for line in text.split("\n")[: self.line - 1]) + self.column - 1
+
+
+class EvaluationError(TidegateError):
+    """A rule's statement or template failed for one message: its result is too large or nested too deeply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault in a rules file. `excerpt` is that line and, below it, a caret under the column."""
+
+    file: str
+    line: int
+    column: int
+    message: str
+    excerpt: str = ""
+
+    @classmethod
+    def at(cls, file: str, text: str, offset: int, message: str) -> Self:
+        """The problem at character `offset` of `text`, which is what `file` holds."""
+        line, column = line_and_column(text, offset)
+        return cls(file, line, column, message, _excerpt(text, offset, column))
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+
+
+class RulesError(ConfigurationError):
+    """No rule of these files may run: `found` says why, in the order of the files."""
+
+    def __init__(self, found: Sequence[Problem]) -> None:
+        super().__init__("rules", [str(problem) for problem in found])
+        self.found = tuple(found)
+
+
+def line_and_column(text: str, offset: int) -> tuple[int, int]:
+    """Where character `offset` of `text` stands; both count from 1."""
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+
+
+def _excerpt(text: str, offset: int, column: int) -> str:
+    end = text.find("\n", offset)
+    source = text[offset - column + 1 : end if end >= 0 else None].rstrip("\r").replace("\t", " ")
+    first = max(0, column - 1 - EXCERPT_CHARS * 2 // 3)
+    return f"{source[first : first + EXCERPT_CHARS]}\n{' ' * (column - 1 - first)}^"

@@ -1,0 +1,1 @@
+"""The one command, `tidegate`, over everything; and the demo. Nothing imports this package."""
