@@ -18,12 +18,6 @@ DEFAULT_CONFIG = Path("/etc/tidegate/cloud.toml")
 
 
 @app.command()
-def run(config: Config = DEFAULT_CONFIG, log_level: str = "info") -> None:
-    """Run the cloud daemon in the foreground."""
-    raise AssertionError("tidegate.main starts daemons before this command line exists")
-
-
-@app.command()
 def check(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
     """Check the configuration, its certificates and its rules, and change nothing."""
     with errors_to_exit_codes():

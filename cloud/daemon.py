@@ -1,8 +1,8 @@
 """The cloud daemon: builds its parts from the targets backwards to the doors.
 
-Start: configuration, rules, database (inbox and embedded targets), deliveries, worker, broker, control socket, listeners.
-Ready means that the listeners accept. Stop: listeners first; what was accepted is committed and acknowledged; the rest of
-the inbox and of the deliveries stays in the database for the next start.
+Start: configuration, rules, database (inbox and embedded targets), deliveries, worker, broker, control socket,
+listeners. Ready means that the listeners accept. Stop: listeners first; what was accepted is committed and
+acknowledged; the rest of the inbox and of the deliveries stays in the database for the next start.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from core.errors import ConfigurationError
 from core.files import read_texts
 from core.message import Message
 from core.mqtt.broker import Broker
-from core.mqtt.connection import Limits
+from core.mqtt.limits import Limits
 from core.mqtt.listener import Listeners, now_ms
 from core.service import Life
 from core.store import Store

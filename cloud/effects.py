@@ -1,7 +1,7 @@
 """What the rules make of a batch of messages: everything to write, gathered per target, before anything is written.
 
-Pure but for the counters of the rules. `Effects.gather` evaluates; `Effects.apply` writes into the embedded targets inside
-the transaction that also takes the messages out of the inbox. What rules republish is evaluated in turn, up to
+Pure but for the counters of the rules. `Effects.gather` evaluates; `Effects.apply` writes into the embedded targets
+inside the transaction that also takes the messages out of the inbox. What rules republish is evaluated in turn, up to
 `REPUBLISH_DEPTH_MAX` deep.
 """
 
@@ -121,7 +121,8 @@ class Effects:
         for table, items in self.items.items():
             refused += [(f"table {table}", r.reason) for r in targets.tables.put(connection, table, items)]
         for stream, records in self.records.items():
-            refused += [(f"stream {stream}", r.reason) for r in targets.streams.append(connection, stream, records, now_ms)]
+            refused += [(f"stream {stream}", r.reason) for r in targets.streams.append(connection, stream, records,
+            now_ms)]
         for topic, told in self.notifications.items():
             refused += [(f"topic {topic}", r.reason) for r in targets.topics.publish(connection, topic, told)]
         return refused

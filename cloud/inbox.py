@@ -25,7 +25,8 @@ CREATE TABLE IF NOT EXISTS seen(
     edge TEXT NOT NULL, lane TEXT NOT NULL, epoch INTEGER NOT NULL, ranges TEXT NOT NULL,
     PRIMARY KEY (edge, lane, epoch)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS edges(
-    edge TEXT PRIMARY KEY, messages INTEGER NOT NULL, repeated INTEGER NOT NULL, heard_ms INTEGER NOT NULL) WITHOUT ROWID;
+    edge TEXT PRIMARY KEY, messages INTEGER NOT NULL, repeated INTEGER NOT NULL, heard_ms INTEGER NOT NULL) WITHOUT
+    ROWID;
 PRAGMA journal_size_limit=16777216;
 """
 
@@ -60,7 +61,8 @@ def put(connection: sqlite3.Connection, header: Header, frame: bytes, now_ms: in
         )
     connection.execute(
         "INSERT INTO edges VALUES (?,?,?,?) ON CONFLICT (edge) DO UPDATE SET"
-        " messages = messages + excluded.messages, repeated = repeated + excluded.repeated, heard_ms = excluded.heard_ms",
+        " messages = messages + excluded.messages, repeated = repeated + excluded.repeated,"
+        " heard_ms = excluded.heard_ms",
         (header.edge, count, header.count - count, now_ms),
     )
     return count

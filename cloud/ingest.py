@@ -1,8 +1,8 @@
 """What comes in at the cloud's listeners: frames from edges, and plain messages from clients; both go to the inbox.
 
-A PUBACK leaves after the commit. A frame that cannot be read is refused with "payload format invalid" (0x99), a full disk
-with "quota exceeded" (0x97); either way the edge keeps it. Messages published here directly become a frame of the lane
-`direct`, numbered by this process.
+A PUBACK leaves after the commit. A frame that cannot be read is refused with "payload format invalid" (0x99), a full
+disk with "quota exceeded" (0x97); either way the edge keeps it. Messages published here directly become a frame of
+the lane `direct`, numbered by this process.
 
 Will not apply rules: the worker does, from the inbox.
 """
@@ -15,6 +15,7 @@ from secrets import randbits
 from cloud import inbox
 from core import blocks, frames
 from core.errors import TidegateError
+from core.message import Message
 from core.mqtt.listener import now_ms
 from core.receipts import STORED, Batch, Outcome, rejected
 from core.store import Store
@@ -56,8 +57,8 @@ class Ingest:
                 outcome = self._open(message.topic, message.payload, arrivals)
                 if outcome is not None:
                     exceptions[index] = outcome
-        for start in range(0, len(direct), blocks.MESSAGES_MAX):
-            arrivals.append(self._wrap(direct[start : start + blocks.MESSAGES_MAX]))
+        starts = range(0, len(direct), blocks.MESSAGES_MAX)
+        arrivals += [self._wrap(direct[start : start + blocks.MESSAGES_MAX]) for start in starts]
         self._store.submit(
             lambda connection: _put(connection, arrivals, now_ms()),
             lambda counts, error: self._committed(batch, arrivals, exceptions, counts, error),
@@ -76,7 +77,7 @@ class Ingest:
         arrivals.append(Arrival(header, frame))
         return None
 
-    def _wrap(self, messages: list[blocks.Message]) -> Arrival:
+    def _wrap(self, messages: list[Message]) -> Arrival:
         first = self._next
         self._next += len(messages)
         frame = frames.encode("", DIRECT, self._epoch, first, 1, messages)

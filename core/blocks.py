@@ -22,7 +22,7 @@ Will not compress, number or check itself: `frames` and the buffer's rows do.
 
 import struct
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import mqtt5
 
@@ -59,7 +59,7 @@ def encode(messages: Sequence[Message]) -> bytes:
             topic_numbers,
             client_numbers,
             flags,
-            struct.pack(f"<{count}q", times[0], *[b - a for a, b in zip(times, times[1:], strict=False)]),
+            struct.pack(f"<{count}q", times[0], *[later - earlier for earlier, later in pairwise(times)]),
             struct.pack(f"<{count}I", *map(len, payloads)),
             *payloads,
             *extras,

@@ -1,7 +1,7 @@
 """Small text files that an operator wrote, read whole: rules for now.
 
-Bounded in size and number, because a wrong path must give an error and not fill the memory. Will not look into
-sub-directories, nor at hidden files (editors keep their half-written copies there), nor at what the texts say.
+Bounded in size and number, because a wrong path must give an error and not fill the memory. Will not look
+into sub-directories, nor at hidden files (editors keep half-written copies there), nor at what the texts say.
 """
 
 from collections.abc import Iterable
@@ -15,9 +15,9 @@ SUFFIXES = frozenset((".yaml", ".yml", ".json"))
 
 
 def read_texts(paths: Path | Iterable[Path]) -> dict[str, str]:
-    """The texts of files, by path as given: files themselves, and of directories every YAML and JSON file, sorted.
+    """The texts by path: of files that are named, and of every YAML and JSON file of directories, sorted.
 
-    Texts are UTF-8, with or without a byte order mark. Raises ConfigurationError with everything that cannot be read.
+    UTF-8, with or without a byte order mark. Raises ConfigurationError with everything that cannot be read.
     """
     problems: list[str] = []
     files: list[Path] = []

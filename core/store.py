@@ -1,8 +1,8 @@
 """One SQLite database with one writer: jobs from the event loop, committed together, in the order they came.
 
-Keeps: WAL with `synchronous=FULL`, so that a commit that was reported survives a power cut. All jobs that gathered while
-the previous commit was on its way to the disk share the next transaction (the group commit). A job that raises takes
-only itself back: the others are run again without it.
+Keeps: WAL with `synchronous=FULL`, so that a commit that was reported survives a power cut. All jobs that gathered
+while the previous commit was on its way to the disk share the next transaction (the group commit). A job that raises
+takes only itself back: the others are run again without it.
 
 Will not decide what is written (jobs do), nor retry after a full disk (callers know whether that is worth it), nor
 repair a damaged file (`core.salvage` does).
@@ -118,7 +118,8 @@ class Store:
 
     def _checkpointed(self) -> tuple[Any, Exception | None]:
         try:
-            return _checkpoint(self._connection), None
+            _checkpoint(self._connection)
+            return None, None
         except sqlite3.Error as error:
             return None, translate(error, self.path)
 

@@ -1,13 +1,13 @@
 """Who may do what on a listener, for now: everyone who may connect, everything but the reserved topics.
 
-Topics that begin with `$` belong to the server (MQTT 5 section 4.7.2). A cloud lets an edge publish frames under its own
-name, and only under that where a certificate says who it is. Policies per device take this module's place in the broker
-when they come; the broker asks the same three questions.
+Topics that begin with `$` belong to the server (MQTT 5 section 4.7.2). A cloud lets an edge publish frames under its
+own name, and only under that where a certificate says who it is. Policies per device take this module's place in the
+broker when they come; the broker asks the same three questions.
 """
 
 from mqtt5 import ConnAckReasonCode, ConnectPacket
 
-from core.mqtt.connection import Identity
+from core.mqtt.access import Identity
 
 
 class OpenAccess:

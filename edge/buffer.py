@@ -7,8 +7,8 @@ Invariants:
 1. A receipt is settled as stored only after the commit of its messages.
 2. A number (epoch, sequence) belongs to one message for ever: `lanes.next` is committed with the chunk that used it up,
    and a new database has a new epoch.
-3. A chunk leaves as a whole: acknowledged by the cloud, dropped by its lane's policy, or found damaged. The last two are
-   counted, with the reason.
+3. A chunk leaves as a whole: acknowledged by the cloud, dropped by its lane's policy, or found damaged. The last two
+   are counted, with the reason.
 4. One commit is in flight at a time; memory holds what gathered meanwhile, bounded by the listener's back-pressure.
 
 Will not decide what to send when (`uplink` does), nor mend a damaged file (`recovery` does, at start).

@@ -34,7 +34,7 @@ PRAGMA journal_size_limit=4194304;
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A row of `chunks`; `id` is 0 before it is stored, `newest` is when its last message was heard, ms since the epoch."""
+    """A row of `chunks`; `id` is 0 before it is stored; `newest`: when its last message was heard, epoch ms."""
 
     id: int
     lane: str

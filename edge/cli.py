@@ -17,16 +17,10 @@ from edge.config import EdgeConfig, load
 from edge.daemon import BUFFER_FILE, CONTROL_FILE, load_rules
 
 app = typer.Typer(no_args_is_help=True, help="The daemon on the box.")
-buffer_app = typer.Typer(no_args_is_help=True, help="What an edge holds for the cloud; works while it runs and when not.")
+buffer_app = typer.Typer(no_args_is_help=True, help="What an edge holds for the cloud, running or not.")
 
 Config = Annotated[Path, typer.Option("--config", help="Path of edge.toml.")]
 DEFAULT_CONFIG = Path("/etc/tidegate/edge.toml")
-
-
-@app.command()
-def run(config: Config = DEFAULT_CONFIG, log_level: str = "info") -> None:
-    """Run the edge daemon in the foreground."""
-    raise AssertionError("tidegate.main starts daemons before this command line exists")
 
 
 @app.command()

@@ -1,8 +1,8 @@
 """The edge daemon: builds its parts in the order in which a message meets them from behind, then opens the doors.
 
-Start: configuration, rules, buffer (recovered if it is damaged), gateway and broker, control socket, listeners, uplink.
-Ready means that the listeners accept. Stop: listeners first, so that nothing new comes in; what was accepted is committed
-and acknowledged; then the uplink and the buffer are closed. Nothing waits for the cloud at either end.
+Start: configuration, rules, buffer (recovered if it is damaged), gateway and broker, control socket, listeners,
+uplink. Ready means that the listeners accept. Stop: listeners first, so that nothing new comes in; what was accepted
+is committed and acknowledged; then the uplink and the buffer are closed. Nothing waits for the cloud at either end.
 """
 
 import asyncio

@@ -1,8 +1,9 @@
 """The way of a message through the edge: react first, acknowledge last.
 
 A batch from a device goes to local subscribers and rules at once; what rules republish goes the same way. Then every
-message that a lane wants is added to the buffer, and the receipt is settled by its commit. A batch that no lane wants is
-settled as delivered. What a device sent before a crash and sends again is recognised, acknowledged and not taken twice.
+message that a lane wants is added to the buffer, and the receipt is settled by its commit. A batch that no lane wants
+is settled as delivered. What a device sent before a crash and sends again is recognised, acknowledged and not taken
+twice.
 
 Will not touch the disk (`buffer` does) or the cloud (`uplink` does).
 """

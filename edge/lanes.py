@@ -1,8 +1,8 @@
 """Lanes, pure: which lane keeps a message, what gives way when a lane is full, which lane the uplink drains next.
 
-A lane is a part of the buffer with its own numbers, bounds and urgency. A message belongs to the first lane, in the order
-of the configuration, that has a filter for its topic; a message that no lane wants is not kept. Sizes are those of encoded
-blocks, in bytes.
+A lane is a part of the buffer with its own numbers, bounds and urgency. A message belongs to the first lane, in the
+order of the configuration, that has a filter for its topic; a message that no lane wants is not kept. Sizes are those
+of encoded blocks, in bytes.
 """
 
 from collections.abc import Iterable, Sequence

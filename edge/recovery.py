@@ -1,9 +1,9 @@
 """A buffer file that cannot be read any more: set aside, saved as far as possible, and the loss put into a number.
 
-The file is moved (never deleted) and read row by row: first through the table, then one id at a time around whatever page
-is damaged. A first page that is gone is replaced by that of an empty buffer, because the roots of our tables stand on the
-same pages in each. What was saved is written to a new database with a new epoch for new messages; saved messages keep
-their numbers, so the cloud still recognises those it has.
+The file is moved (never deleted) and read row by row: first through the table, then one id at a time around whatever
+page is damaged. A first page that is gone is replaced by that of an empty buffer, because the roots of our tables
+stand on the same pages in each. What was saved is written to a new database with a new epoch for new messages; saved
+messages keep their numbers, so the cloud still recognises those it has.
 """
 
 import os

@@ -1,9 +1,9 @@
 """Tells a publish that a device sends again, because a crash swallowed our PUBACK, from a new message.
 
-Between the commit of a message and its PUBACK lies a moment. When the daemon is killed in it, the device sends the message
-again with the DUP flag (MQTT 5 section 4.4), and without this module it would be stored twice. So every commit records
-what it acknowledges: client identifier, packet identifier and a digest of topic and payload. After a start, a publish is
-taken for a resend when all of this holds:
+Between the commit of a message and its PUBACK lies a moment. When the daemon is killed in it, the device sends the
+message again with the DUP flag (MQTT 5 section 4.4), and without this module it would be stored twice. So every
+commit records what it acknowledges: client identifier, packet identifier and a digest of topic and payload. After a
+start, a publish is taken for a resend when all of this holds:
 
 1. it has the DUP flag, and comes from a client whose records were written before this start;
 2. its packet identifier was recorded with the same digest, within `REMEMBERED_MS` before the last commit;

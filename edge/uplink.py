@@ -1,9 +1,9 @@
-"""The uplink: takes what the buffer holds to the cloud, in numbered frames, several in flight, and forgets nothing else.
+"""The uplink: takes what the buffer holds to the cloud, in numbered frames, several of them in flight.
 
-A frame is deleted from the buffer only when the cloud's PUBACK says that it is committed there. When the connection ends,
-everything unacknowledged is sent again after a back-off; the cloud drops what it has seen. Lanes with a lower priority
-number are sent first. A few messages wait up to `linger` for company, because a frame of one costs ten times the bytes
-per message; lanes of priority 0 do not wait.
+A frame is deleted from the buffer only when the cloud's PUBACK says that it is committed there. When the connection
+ends, everything unacknowledged is sent again after a back-off; the cloud drops what it has seen. Lanes with a lower
+priority number are sent first. A few messages wait up to `linger` for company, because a frame of one costs ten times
+the bytes per message; lanes of priority 0 do not wait.
 
 Nothing at the edge waits for this: no network at boot, or ever, only means that the buffer grows.
 """

@@ -29,16 +29,12 @@ def _without_template(value: str) -> str:
     return value
 
 
-Name = Annotated[
-    str, StringConstraints(min_length=1, max_length=NAME_CHARS_MAX), BeforeValidator(_without_template)
-]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=NAME_CHARS_MAX), BeforeValidator(_without_template)]
 TopicTemplate = Annotated[InstanceOf[Template], BeforeValidator(_as_template)]
 
 
 class _Parameters(BaseModel):
-    model_config = ConfigDict(
-        strict=True, extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True
-    )
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True)
 
 
 class _Action(_Parameters):

@@ -240,10 +240,7 @@ class _Emitter:
 
     def _logical(self, operator: str, operands: tuple[Expression, ...]) -> _Operand:
         combine, decided = (values.both, False) if operator == "AND" else (values.either, True)
-        first = self.emit(operands[0])
-        if first.constant and values.truth(first.value) is decided:
-            return self._constant(decided)
-        result = self._variable(self._truth(first))
+        result = self._variable(self._truth(self.emit(operands[0])))
         for expression in operands[1:]:
             with self._block(f"if {result.name} is not {decided}:"):
                 operand = self.emit(expression)
@@ -274,9 +271,8 @@ class _Emitter:
             message = f"the function {call.name}() is not supported yet"
         else:
             near = difflib.get_close_matches(call.name[:40], FUNCTIONS, 1)
-            message = f"there is no function {call.name[:40]}()" + (
-                f"; did you mean {near[0]}()?" if near else ""
-            )
+            hint = f"; did you mean {near[0]}()?" if near else ""
+            message = f"there is no function {call.name[:40]}(){hint}"
         raise SqlError.at(self._text, call.span[0], message)
 
     def _apply(self, function: Callable[..., Any], operands: list[_Operand]) -> _Operand:

@@ -25,7 +25,7 @@ _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}
 _BLANK_ESCAPES = frozenset("ntrvf_NLP \t\r\n")  # after a backslash, these stand for white space
 
 
-class UnreadableError(Exception):
+class Unreadable(Exception):
     """A text, or a part of it, that cannot be used: for `reason`, at its character `at`."""
 
     def __init__(self, reason: str, at: int) -> None:
@@ -42,10 +42,10 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         at = self.peek_event().start_mark.index  # type: ignore[no-untyped-call]
         if self.check_event(yaml.AliasEvent):
-            raise UnreadableError("aliases (*name) are not allowed here; write the value again", at)
+            raise Unreadable("aliases (*name) are not allowed here; write the value again", at)
         self.depth += 1
         if self.depth > NESTING_MAX:
-            raise UnreadableError(f"more than {NESTING_MAX} levels inside each other", at)
+            raise Unreadable(f"more than {NESTING_MAX} levels inside each other", at)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -58,7 +58,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 class Document:
-    """One text and its `root` node, None when there is nothing but comments. Raises UnreadableError.
+    """One text and its `root` node, None when there is nothing but comments. Raises Unreadable.
 
     `name` is what problems call it; one that ends in `.json` may be indented with tabs, which YAML forbids.
     """
@@ -67,50 +67,48 @@ class Document:
         self.name = name
         self.text = text
         if len(text) > TEXT_BYTES_MAX or len(text.encode(errors="replace")) > TEXT_BYTES_MAX:
-            raise UnreadableError(f"the file has more than {TEXT_BYTES_MAX:,} bytes", 0)
+            raise Unreadable(f"the file has more than {TEXT_BYTES_MAX:,} bytes", 0)
         try:
             # A tab inside a JSON string is written \t, so every real one is white space between tokens.
             self._loader = _Loader(text.replace("\t", " ") if name.endswith(".json") else text)
             self.root: Node | None = self._loader.get_single_node()
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            raise UnreadableError(
-                f"not YAML: {error.problem or error.context}", mark.index if mark else 0
-            ) from error
+            raise Unreadable(f"not YAML: {error.problem or error.context}", mark.index if mark else 0) from error
         except ReaderError as error:
             reason = f"YAML does not allow the character {text[error.position]!a}"
-            raise UnreadableError(reason, error.position) from error
+            raise Unreadable(reason, error.position) from error
         except ValueError as error:  # PyYAML: an escape beyond Unicode
-            raise UnreadableError(f"not YAML: {error}", 0) from error
+            raise Unreadable(f"not YAML: {error}", 0) from error
 
     def entries(self, node: MappingNode) -> list[tuple[str, Node]]:
-        """Key and value node of each entry. Raises UnreadableError for a key that stands twice."""
+        """Key and value node of each entry. Raises Unreadable for a key that stands twice."""
         seen: set[str] = set()
         entries: list[tuple[str, Node]] = []
         for key, value in node.value:
             if not isinstance(key, ScalarNode):
-                raise UnreadableError("a key must be plain text", key.start_mark.index)
+                raise Unreadable("a key must be plain text", key.start_mark.index)
             if key.value in seen:
-                raise UnreadableError(f"the key {key.value[:40]!r} stands here twice", key.start_mark.index)
+                raise Unreadable(f"the key {key.value[:40]!r} stands here twice", key.start_mark.index)
             seen.add(key.value)
             entries.append((key.value, value))
         return entries
 
     def value(self, node: Node) -> Any:
-        """The node as dict, list, str, int, float, bool or None. Raises UnreadableError."""
+        """The node as dict, list, str, int, float, bool or None. Raises Unreadable."""
         if isinstance(node, MappingNode):
             return {key: self.value(value) for key, value in self.entries(node)}
         if isinstance(node, SequenceNode):
             return [self.value(item) for item in node.value]
         if node.tag not in _PLAIN_TAGS:
-            raise UnreadableError(f"the tag {node.tag[:40]} is not understood here", node.start_mark.index)
+            raise Unreadable(f"the tag {node.tag[:40]} is not understood here", node.start_mark.index)
         try:
             value = self._loader.construct_object(node)
             # JSON writes characters beyond 16 bits as two escapes, which YAML reads as two halves.
             if isinstance(value, str):
                 value = value.encode("utf-16", "surrogatepass").decode("utf-16")
         except (ValueError, KeyError) as error:  # half a character, an int of 5,000 digits, `!!int x`
-            raise UnreadableError(f"this value cannot be read: {error}", node.start_mark.index) from error
+            raise Unreadable(f"this value cannot be read: {error}", node.start_mark.index) from error
         return value
 
     def find(self, node: Node, location: Sequence[str | int], *, key: bool = False) -> Node:

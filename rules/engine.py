@@ -18,7 +18,7 @@ from typing import Any
 from core.topics import TopicTree
 from rules.actions import Action
 from rules.compiler import NOTHING, Compiled, compile_statement
-from rules.errors import EvaluationError
+from rules.errors import EvaluationError, failure
 from rules.event import Event
 from rules.syntax import Statement
 from rules.values import SqlVersion, json_bytes
@@ -82,8 +82,8 @@ class Rule:
             output = self._run(event)
         except Exception as error:  # one message must never stop the rules for the next one
             counters.failed += 1
-            counters.last_error = f"{type(error).__name__}: {error}"
-            raise EvaluationError(f"rule {self.name}: {error}") from error
+            counters.last_error = failure(error)
+            raise EvaluationError(f"rule {self.name}: {counters.last_error}") from error
         if output is not NOTHING:
             counters.passed += 1
         return output

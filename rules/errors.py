@@ -39,6 +39,13 @@ class EvaluationError(TidegateError):
     """A rule's statement or template failed for one message: its result is too large or nested too deeply."""
 
 
+def failure(error: Exception) -> str:
+    """What to tell people about an evaluation that `error` ended."""
+    if isinstance(error, RecursionError):
+        return "the payload is nested too deeply"
+    return str(error) if isinstance(error, EvaluationError) else f"{type(error).__name__}: {error}"
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One fault in a rules file. `excerpt` is that line and, below it, a caret under the column."""

@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 from rules.actions import ACTIONS, ACTIONS_OF_AWS, Action, action
-from rules.document import Document, UnreadableError
+from rules.document import Document, Unreadable
 from rules.engine import Rule, RuleSet
 from rules.errors import Problem, RulesError, SqlError
 from rules.parser import parse_statement
@@ -43,9 +43,7 @@ class _RulePayload(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     description: Annotated[str, Field(max_length=DESCRIPTION_CHARS_MAX)] = ""
-    version: Literal["2015-10-08", "2016-03-23"] = Field(
-        "2015-10-08", alias="awsIotSqlVersion"
-    )  # AWS's default
+    version: Literal["2015-10-08", "2016-03-23"] = Field("2015-10-08", alias="awsIotSqlVersion")  # AWS's default
     sql: str
     actions: Annotated[list[Any], Field(max_length=ACTIONS_MAX)]
     error_action: Any = Field(None, alias="errorAction")
@@ -64,14 +62,12 @@ def parse(texts: Mapping[str, str], *, supported: frozenset[str]) -> RuleSet:
         try:
             document = Document(file, text)
             entries = _entries(document)
-        except UnreadableError as error:
+        except Unreadable as error:
             problems.append(Problem.at(file, text, error.at, error.reason))
             continue
         for key, node in entries:
             if len(problems) >= PROBLEMS_MAX:
-                problems.append(
-                    Problem.at(file, text, key.start_mark.index, "too many problems: the rest is not read")
-                )
+                problems.append(Problem.at(file, text, key.start_mark.index, "too many problems: the rest is not read"))
                 raise RulesError(problems)
             reader = _RuleReader(document, node, supported)
             reader.check_name(key, seen)
@@ -88,7 +84,7 @@ def _entries(document: Document) -> list[tuple[Node, Node]]:
     if document.root is None:
         return []
     if not isinstance(document.root, MappingNode):
-        raise UnreadableError("a rules file maps rule names to rules", document.root.start_mark.index)
+        raise Unreadable("a rules file maps rule names to rules", document.root.start_mark.index)
     return list(document.root.value)
 
 
@@ -116,7 +112,7 @@ class _RuleReader:
         """The rule, or None when it cannot be made."""
         try:
             written = self._document.value(self._node)
-        except UnreadableError as error:
+        except Unreadable as error:
             self._complain(error.reason, error.at)
             return None
         payload = self._validated(_RulePayload.model_validate, written, ())
@@ -169,11 +165,7 @@ class _RuleReader:
         [(name, parameters)] = entry.items()
         if name in self._supported and name in ACTIONS:
             return self._validated(lambda written: action(name, written, version), parameters, (*place, name))
-        reason = (
-            f"this side cannot run {name!r} yet"
-            if name in ACTIONS_OF_AWS
-            else f"there is no action {name[:40]!r}"
-        )
+        reason = f"this side cannot run {name!r} yet" if name in ACTIONS_OF_AWS else f"there is no action {name[:40]!r}"
         runs = ", ".join(sorted(self._supported)) or "none"
         self._complain_at(f"{_dotted(place)}: {reason}; it runs: {runs}", (*place, name), key=True)
         return None

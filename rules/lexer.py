@@ -60,9 +60,7 @@ def token(text: str, offset: int) -> Token:
         value = _number(text, word, start)
     elif kind == "string":
         if half := _SURROGATE.search(word):
-            raise SqlError.at(
-                text, start + half.start(), "this string holds half a character (a lone surrogate)"
-            )
+            raise SqlError.at(text, start + half.start(), "this string holds half a character (a lone surrogate)")
         value = word[1:-1].replace(word[0] * 2, word[0])
     return Token(kind, word, start, match.end(), value)
 

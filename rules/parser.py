@@ -16,6 +16,7 @@ from rules.errors import SqlError
 from rules.lexer import SQL_CHARS_MAX, Token, token
 from rules.syntax import Binary, Call, Expression, Item, Literal, Logical, Not, Path, Star, Statement
 
+OPERANDS_MAX = 2_000  # compiled in a quarter of a second; people write ten
 NESTING_MAX = 64  # far above what people write, far below Python's limits for its stack and its blocks
 
 _OR, _AND, _NOT, _COMPARISON, _SUM, _PRODUCT = range(1, 7)
@@ -54,6 +55,7 @@ class _Parser:
         self._next = token(text, offset)
         self._end = offset  # where the last taken token ended
         self._depth = 0
+        self._operands = 0
 
     # ── tokens ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -204,6 +206,9 @@ class _Parser:
         return Logical(operator, tuple(operands), (start, self._end))
 
     def _operand(self) -> Expression:
+        self._operands += 1
+        if self._operands > OPERANDS_MAX:
+            raise self._wrong(f"more than {OPERANDS_MAX:,} values in one statement")
         operand = self._bare_operand()
         if self._sees("."):  # a path has taken its own dots
             raise self._not_yet("a dot after anything but a name")
@@ -238,9 +243,7 @@ class _Parser:
     def _negative(self, minus: Token) -> Literal:
         self._take()
         if self._next.kind != "number":
-            raise self._wrong(
-                "a minus sign here needs a number after it; write 0 - x for the rest", minus.start
-            )
+            raise self._wrong("a minus sign here needs a number after it; write 0 - x for the rest", minus.start)
         number = self._take()
         assert isinstance(number.value, int | float)
         return Literal(-number.value, (minus.start, number.end))

@@ -7,7 +7,7 @@ one `$`: so AWS has reserved topics written (`$$aws/…`).
 """
 
 from rules.compiler import Compiled, compile_expression
-from rules.errors import EvaluationError, SqlError
+from rules.errors import EvaluationError, SqlError, failure
 from rules.event import Event
 from rules.lexer import SQL_CHARS_MAX
 from rules.parser import parse_embedded
@@ -35,10 +35,8 @@ class Template:
         """The text for one message. Raises EvaluationError, for a text beyond its bound."""
         try:
             return joined([part if isinstance(part, str) else _shown(part(event)) for part in self._parts])
-        except EvaluationError:
-            raise
-        except (ArithmeticError, ValueError, RecursionError) as error:
-            raise EvaluationError(f"template {self.source[:80]!r}: {error}") from error
+        except Exception as error:  # as for rules: one message must never stop the next one
+            raise EvaluationError(f"template {self.source[:80]!r}: {failure(error)}") from error
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Template) and self.source == other.source

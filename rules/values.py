@@ -31,9 +31,7 @@ TEXT_CHARS_MAX = 1_048_576  # eight times the largest AWS payload; keeps `a + a 
 
 NUMBERS = frozenset((int, float))
 PLAIN = frozenset((str, int, bool, type(None)))  # what `whole` never changes
-NUMERAL = re.compile(
-    r"-?[0-9]+(\.[0-9]+)?([eE]-?[0-9]+)?"
-)  # AWS's pattern: no '+', no '.5', no '5.', no spaces
+NUMERAL = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE]-?[0-9]+)?")  # AWS's pattern: no '+', no '.5', no '5.', no spaces
 DIGITS_MAX = 34
 
 

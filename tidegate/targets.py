@@ -7,8 +7,8 @@ daemon.
 import gzip
 import os
 import shutil
+import sqlite3
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -16,9 +16,10 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from cloud.config import CloudConfig, load
 
+from cloud.config import CloudConfig, load
 from cloud.targets import alerts as topics
+from cloud.targets import owed
 from cloud.targets import streams as pending
 from cloud.targets import tables as items
 from cloud.targets.names import Prefix, is_object_of
@@ -63,9 +64,7 @@ def count_items(
 
 
 @tables.command("scan")
-def scan_table(
-    table: str, limit: Limit = 100, config: Config = DEFAULT_CONFIG, as_json: Json = False
-) -> None:
+def scan_table(table: str, limit: Limit = 100, config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
     """The items of a table, in the order of their keys."""
     with errors_to_exit_codes():
         cloud = load(config)
@@ -87,14 +86,10 @@ def get_item(
             if sort_key is None:
                 found = [item for pk in _as_keys(key) for item in items.query(connection, table, pk, limit)]
             else:
-                each = (
-                    items.get(connection, table, *both) for both in product(_as_keys(key), _as_keys(sort_key))
-                )
+                each = (items.get(connection, table, *both) for both in product(_as_keys(key), _as_keys(sort_key)))
                 found = [item for item in each if item]
         if not found:
-            raise TidegateError(
-                f"table {table} has no item with the key {' '.join(filter(None, (key, sort_key)))}"
-            )
+            raise TidegateError(f"table {table} has no item with the key {' '.join(filter(None, (key, sort_key)))}")
         _print_items(found[:limit], as_json)
 
 
@@ -133,20 +128,21 @@ def list_streams(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None
     with errors_to_exit_codes():
         cloud = load(config)
         with reading(_database(cloud)) as connection:
-            rows = []
-            for name in cloud.targets.streams:
-                status = pending.status(connection, name)
-                rows.append({
-                    "stream": name,
-                    "pending_records": status.pending_records,
-                    "pending_bytes": status.pending_bytes,
-                    "oldest": None if status.oldest_ms is None else _time(status.oldest_ms),
-                    "objects": status.delivered_objects,
-                    "records": status.delivered_records,
-                    "bytes": status.delivered_bytes,
-                    "directory": str(_directory(cloud, name)),
-                })  # fmt: skip
+            rows = [_stream_row(connection, name) for name in cloud.targets.streams]
         print_rows(rows, as_json=as_json)
+
+
+def _stream_row(connection: sqlite3.Connection, stream: str) -> dict[str, Any]:
+    status = pending.status(connection, stream)
+    return {
+        "stream": stream,
+        "pending_records": status.pending_records,
+        "pending_bytes": status.pending_bytes,
+        "oldest": None if status.oldest_ms is None else _time(status.oldest_ms),
+        "objects": status.delivered_objects,
+        "records": status.delivered_records,
+        "bytes": status.delivered_bytes,
+    }
 
 
 @streams.command("ls")
@@ -155,11 +151,12 @@ def list_objects(stream: str, config: Config = DEFAULT_CONFIG, as_json: Json = F
     with errors_to_exit_codes():
         cloud = load(config)
         directory = _directory(cloud, stream)
-        rows = [
-            {"object": str(path.relative_to(directory)), "bytes": path.stat().st_size}
-            for path in _objects(cloud, stream)
-        ]
-        print_rows(rows, as_json=as_json)
+        sizes = {str(path.relative_to(directory)): path.stat().st_size for path in _objects(cloud, stream)}
+        if as_json:
+            print_json([{"object": key, "bytes": size} for key, size in sizes.items()])
+            return
+        for key in sizes:  # one line each, whatever the terminal's width, for other commands to read
+            print(key)
 
 
 @streams.command("cat")
@@ -196,10 +193,11 @@ def _directory(cloud: CloudConfig, stream: str) -> Path:
     return cloud.targets.streams[stream].directory or cloud.cloud.data_dir / "streams"
 
 
-def _objects(cloud: CloudConfig, stream: str) -> Iterator[Path]:
+def _objects(cloud: CloudConfig, stream: str) -> list[Path]:
     directory, prefix = _directory(cloud, stream), Prefix(cloud.targets.streams[stream].prefix)
     found = (path for path in directory.rglob("*") if is_object_of(prefix, stream, path.name))
-    return iter(sorted(found, key=lambda path: path.name))  # the name begins with the stream and the time
+    # The name has the time to the second; within one, the order in which they were written.
+    return sorted(found, key=lambda path: (path.name.rsplit("-", 5)[0], path.stat().st_mtime_ns))
 
 
 def _object(cloud: CloudConfig, key: str) -> Path:
@@ -218,7 +216,7 @@ def list_topics(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
         cloud = load(config)
         with reading(_database(cloud)) as connection:
             rows = [
-                {"topic": topic, "subscription": label, **topics.tally(connection, topic, label)._asdict()}
+                {"topic": topic, "subscription": label, **owed.tally(connection, topic, label)._asdict()}
                 for topic, label in topics.Topics(cloud.targets.topics).subscriptions()
             ]
         print_rows(rows, as_json=as_json)
@@ -232,34 +230,27 @@ def tail_topic(topic: str, limit: Limit = 20, config: Config = DEFAULT_CONFIG, a
         topics.Topics(cloud.targets.topics).check(topic)
         with reading(_database(cloud)) as connection:
             told = topics.newest(connection, topics.topic_name(topic), limit)
-        rows = [
-            {"time": _time(t.at_ms), "subject": t.subject, "message": t.message, "id": t.message_id}
-            for t in told
-        ]
-        print_rows(rows, as_json=as_json)
+        if as_json:
+            print_json([each._asdict() for each in told])
+        else:
+            print_rows({"time": _time(t.at_ms), "subject": t.subject, "message": t.message} for t in told)
 
 
 @alerts.command("failed")
-def failed_deliveries(
-    topic: str, limit: Limit = 20, config: Config = DEFAULT_CONFIG, as_json: Json = False
-) -> None:
+def failed_deliveries(topic: str, limit: Limit = 20, config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
     """The newest notifications that a subscription never got, and why."""
     with errors_to_exit_codes():
         cloud = load(config)
         topics.Topics(cloud.targets.topics).check(topic)
         with reading(_database(cloud)) as connection:
-            found = topics.failures(connection, topics.topic_name(topic), limit)
-        rows = [
-            {
-                "time": _time(f.at_ms),
-                "subscription": f.subscription,
-                "attempts": f.attempts,
-                "error": f.error,
-                "id": f.message_id,
-            }
-            for f in found
-        ]
-        print_rows(rows, as_json=as_json)
+            found = owed.failures(connection, topics.topic_name(topic), limit)
+        if as_json:
+            print_json([each._asdict() for each in found])
+        else:
+            print_rows(
+                {"time": _time(f.at_ms), "subscription": f.subscription, "attempts": f.attempts, "error": f.error}
+                for f in found
+            )
 
 
 def _database(cloud: CloudConfig) -> Path:
@@ -267,4 +258,4 @@ def _database(cloud: CloudConfig) -> Path:
 
 
 def _time(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -19,11 +19,12 @@ starts.
 
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
+from uuid import NAMESPACE_URL
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
-from cloud.targets.names import DEFAULT_PREFIX, SPECIMEN, Prefix
-from cloud.targets.objects import check_key
+from cloud.targets.names import DEFAULT_PREFIX, Prefix, object_name
+from cloud.targets.objects import InvalidKey, check_key
 from core.config import ConfigPath, Duration, Name, Section, Size
 from core.topics import check_name
 
@@ -61,7 +62,7 @@ def _interval(seconds: float) -> float:
 
 
 def _prefix(template: str) -> str:
-    check_key(Prefix(template).render(SPECIMEN) + "name")
+    Prefix(template)
     return template
 
 
@@ -101,8 +102,7 @@ def _mqtt_topic(topic: str) -> str:
 
 
 class Subscription(Section):
-    """Where a topic's notifications go: exactly one of `webhook` (a URL), `mqtt` (a topic name) and `log`
-    (true)."""
+    """Where a topic's notifications go: exactly one of `webhook` (a URL), `mqtt` (a topic name) and `log` (true)."""
 
     webhook: Annotated[str, AfterValidator(_webhook)] | None = None
     mqtt: Annotated[str, AfterValidator(_mqtt_topic)] | None = None
@@ -123,8 +123,7 @@ class Subscription(Section):
 
     @property
     def protocol(self) -> str:
-        """The member of a JSON-format message that is meant for this subscription: http, https, mqtt or
-        log."""
+        """The member of a JSON-format message that is meant for this subscription: http, https, mqtt or log."""
         if self.webhook is not None:
             return urlsplit(self.webhook).scheme
         return "log" if self.mqtt is None else "mqtt"
@@ -159,6 +158,16 @@ class TargetsConfig(Section):
         if backend != "local":
             raise ValueError(f'{backend!r} is not supported yet; write "local" or leave it out')
         return backend
+
+    @field_validator("streams")
+    @classmethod
+    def _possible_keys(cls, streams: dict[str, StreamConfig]) -> dict[str, StreamConfig]:
+        for name, stream in streams.items():
+            try:
+                check_key(object_name(Prefix(stream.prefix), name, 1_000_000, 0, str(NAMESPACE_URL), ".gz"))
+            except InvalidKey as error:
+                raise ValueError(f"{name}.prefix: {error}") from None
+        return streams
 
     @field_validator("topics")
     @classmethod

@@ -125,8 +125,7 @@ class Delivery:
 
 
 def write_object(database: Path, directory: Path, decided: Object) -> None:
-    """Write a decided object durably from the batches in the database; may be repeated. Raises
-    StorageError."""
+    """Write a decided object durably from the batches in the database; may be repeated. Raises StorageError."""
     with reading(database) as connection:
         pieces: Iterable[bytes] = contents(connection, decided)
         objects.write(directory, decided.key, _gzipped(pieces) if decided.compression == "GZIP" else pieces)

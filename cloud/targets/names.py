@@ -23,7 +23,7 @@ _FIELDS = {
     "yyyy": "%Y", "uuuu": "%Y", "yy": "%y", "MM": "%m", "dd": "%d", "DDD": "%j",
     "HH": "%H", "mm": "%M", "ss": "%S",
 }  # fmt: skip
-SPECIMEN = datetime(2024, 12, 31, 23, 59, 59, tzinfo=UTC)  # for checks; all moments give prefixes this long
+_SPECIMEN = datetime(2024, 12, 31, tzinfo=UTC)  # all moments give prefixes of the same length
 
 _Part = Callable[[datetime], str]
 
@@ -37,7 +37,7 @@ class Prefix:
         if not _EXPRESSION.search(template):
             template += DEFAULT_PREFIX
         self._parts = list(_parse(template))
-        if len(self.render(SPECIMEN)) > PREFIX_CHARACTERS_MAX:
+        if len(self.render(_SPECIMEN)) > PREFIX_CHARACTERS_MAX:
             raise ValueError(f"prefix evaluates to more than {PREFIX_CHARACTERS_MAX} characters")
 
     def render(self, moment: datetime) -> str:
@@ -46,8 +46,7 @@ class Prefix:
 
 
 def object_name(prefix: Prefix, stream: str, version: int, oldest_ms: int, uuid: str, extension: str) -> str:
-    """The key of an object; `oldest_ms` is when its oldest record arrived, in milliseconds since the
-    epoch."""
+    """The key of an object; `oldest_ms` is when its oldest record arrived, in milliseconds since the epoch."""
     moment = datetime.fromtimestamp(oldest_ms // 1000, UTC)
     return f"{prefix.render(moment)}{stream}-{version}-{moment:%Y-%m-%d-%H-%M-%S}-{uuid}{extension}"
 

@@ -1,6 +1,6 @@
 """Sends what subscriptions are owed: to webhooks, to MQTT topics, to the log.
 
-The shell around `alerts` (which decides) and `webhook` (which posts). Each subscription has a task of its
+The shell around `owed` (which decides) and `webhook` (which posts). Each subscription has a task of its
 own, and each webhook a thread of its own, so one that is dead holds up only itself: it rests after every
 failure, longer each time.
 
@@ -15,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from random import random
 
-from cloud.targets import alerts, webhook
-from cloud.targets.alerts import Due, Outcome, message_for, retry_ms
+from cloud.targets import owed, webhook
+from cloud.targets.alerts import message_for
 from cloud.targets.config import Subscription, TopicConfig
+from cloud.targets.owed import Due, Outcome, retry_ms
 from core.errors import StorageError, TidegateError
 from core.store import Store
 from core.telemetry import Counters, get_logger
@@ -89,46 +90,42 @@ class Notifier:
         """Send what is due: whether an attempt failed, and in how many milliseconds more may be due."""
         label, now_ms = subscription.label, self._clock()
         try:
-            owed, wait_ms = await self._store.run(lambda c: alerts.due(c, topic, label, now_ms, BATCH_MAX))
-            if not owed:
+            found, wait_ms = await self._store.run(lambda c: owed.due(c, topic, label, now_ms, BATCH_MAX))
+            if not found:
                 return False, wait_ms
             outcomes: list[Outcome] = []
-            for each in owed:
+            for each in found:
                 outcomes.append(await self._attempt(topic, subscription, each, threads))
                 if outcomes[-1].error is not None:
                     break
             settled_ms, jitter = self._clock(), random()
-            await self._store.run(lambda c: alerts.settle(c, topic, label, outcomes, settled_ms, jitter))
+            await self._store.run(lambda c: owed.settle(c, topic, label, outcomes, settled_ms, jitter))
         except StorageError as error:
             log.error("notifications not settled", topic=topic, subscription=label, reason=error)
             return True, None
         return outcomes[-1].again, 0
 
-    async def _attempt(
-        self, topic: str, subscription: Subscription, owed: Due, threads: ThreadPoolExecutor
-    ) -> Outcome:
-        attempts = owed.attempts + 1
+    async def _attempt(self, topic: str, subscription: Subscription, due: Due, threads: ThreadPoolExecutor) -> Outcome:
+        attempts = due.attempts + 1
         try:
-            await self._send(topic, subscription, owed, threads)
+            await self._send(topic, subscription, due, threads)
         except (webhook.NotDelivered, TidegateError) as error:
             final = isinstance(error, webhook.NotDelivered) and error.final
-            outcome = Outcome(owed.number, attempts, str(error), final)
+            outcome = Outcome(due.number, attempts, str(error), final)
             words = "notification will be sent again" if outcome.again else "notification given up"
             log.warning(words, topic=topic, subscription=subscription.label, attempts=attempts, reason=error)
             self._counters.add("alert_attempts_failed_total", topic=topic)
             return outcome
         self._counters.add("alerts_delivered_total", topic=topic)
-        return Outcome(owed.number, attempts)
+        return Outcome(due.number, attempts)
 
-    async def _send(
-        self, topic: str, subscription: Subscription, owed: Due, threads: ThreadPoolExecutor
-    ) -> None:
-        text = message_for(subscription.protocol, owed.message, owed.structured)
+    async def _send(self, topic: str, subscription: Subscription, due: Due, threads: ThreadPoolExecutor) -> None:
+        text = message_for(subscription.protocol, due.message, due.structured)
         if subscription.webhook is not None:
-            body = webhook.notification_body(topic, owed.message_id, owed.at_ms, owed.subject, text)
-            headers = webhook.notification_headers(topic, owed.message_id)
+            body = webhook.notification_body(topic, due.message_id, due.at_ms, due.subject, text)
+            headers = webhook.notification_headers(topic, due.message_id)
             await webhook.post(subscription.webhook, headers, body, threads, self._answer_seconds)
         elif subscription.mqtt is not None:
             self._publish(subscription.mqtt, text.encode())
         else:
-            log.info("alert", topic=topic, message=text, message_id=owed.message_id)
+            log.info("alert", topic=topic, message=text, message_id=due.message_id)

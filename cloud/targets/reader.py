@@ -18,8 +18,7 @@ WAIT_SECONDS = 5
 
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A read-only connection to the database at `path`; raises StorageError when it cannot be opened or
-    read."""
+    """A read-only connection to the database at `path`; raises StorageError when it cannot be opened or read."""
     if not path.exists():
         raise StorageError(f"{path} does not exist; has the daemon run with this configuration?")
     # Without a log nobody has the file open: SQLite must not make one, which needs a right to write that we

@@ -82,8 +82,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """What a stream holds and has delivered; bytes are before compression, `oldest_ms` is None when nothing
-    waits."""
+    """What a stream holds and has delivered; bytes are before compression, `oldest_ms` is None when nothing waits."""
 
     pending_records: int
     pending_bytes: int
@@ -94,8 +93,7 @@ class StreamStatus:
 
 
 def left_ms(since_ms: int, span_ms: int, now_ms: int) -> int:
-    """Milliseconds until `span_ms` have passed since `since_ms`; 0 also when the clock jumped back by more
-    than that."""
+    """Milliseconds until `span_ms` have passed since `since_ms`; 0 also when the clock jumped back by more."""
     return max(0, span_ms - abs(now_ms - since_ms))
 
 
@@ -166,9 +164,7 @@ class Streams:
 
     def settle(self, connection: sqlite3.Connection, written: Object) -> None:
         """Forget the records of an object that is durably written."""
-        connection.execute(
-            "DELETE FROM stream_batches WHERE stream = ? AND id <= ?", (written.stream, written.last_id)
-        )
+        connection.execute("DELETE FROM stream_batches WHERE stream = ? AND id <= ?", (written.stream, written.last_id))
         connection.execute("DELETE FROM stream_objects WHERE stream = ?", (written.stream,))
         connection.execute(
             """UPDATE stream_state SET objects = objects + 1, records = records + ?, bytes = bytes + ?
@@ -178,8 +174,7 @@ class Streams:
 
 
 def due_in_ms(config: StreamConfig, pending: Pending | None, now_ms: int) -> int:
-    """In how many milliseconds the pending records are due: at once when they reach the size, else by their
-    age."""
+    """In how many milliseconds the pending records are due: at once when they reach the size, else by their age."""
     if pending is None:
         return config.interval_ms
     if pending.bytes >= config.size:

@@ -72,8 +72,7 @@ class Tables:
             raise UnknownTarget("table", table, self._config)
 
     def open(self, connection: sqlite3.Connection) -> None:
-        """Remember each table's key members; raise ConfigurationError when a table with items was given
-        others."""
+        """Remember each table's key members; raise ConfigurationError when a table with items was given others."""
         problems: list[str] = []
         for name, config in self._config.items():
             keys = orjson.dumps(config.keys).decode()

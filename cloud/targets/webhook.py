@@ -33,9 +33,7 @@ class NotDelivered(Exception):
 
 def notification_body(topic: str, message_id: str, at_ms: int, subject: str | None, message: str) -> bytes:
     """The JSON document that SNS posts, without the members that belong to its signature."""
-    stamp = (
-        datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    )
+    stamp = datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     body = {"Type": "Notification", "MessageId": message_id, "TopicArn": ARN_PREFIX + topic}
     if subject is not None:
         body["Subject"] = subject
@@ -56,8 +54,7 @@ def notification_headers(topic: str, message_id: str) -> dict[str, str]:
 async def post(
     url: str, headers: dict[str, str], body: bytes, threads: Executor, answer_seconds: float = ANSWER_SECONDS
 ) -> None:
-    """Post `body`; raise NotDelivered unless the answer is 2xx. Leaves no thread busy behind an endpoint that
-    hangs."""
+    """Post `body`; raise NotDelivered unless the answer is 2xx. Leaves no thread busy behind an endpoint that hangs."""
     connection = _connection(url, answer_seconds)
     parts = urlsplit(url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

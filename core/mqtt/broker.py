@@ -9,32 +9,17 @@ Will not store messages (`accept` does), nor decide who may do what (`access` do
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-from mqtt5 import ConnAckReasonCode, ConnectPacket, DisconnectReasonCode
+from mqtt5 import DisconnectReasonCode
 
 from core.message import Message
-from core.mqtt.connection import Connection, Identity, Limits
+from core.mqtt.access import Access
+from core.mqtt.connection import Connection
+from core.mqtt.limits import Limits
 from core.mqtt.router import Router
 from core.mqtt.session import Session
 from core.receipts import Batch, Receipt
 from core.telemetry import Counters
-
-
-class Access(Protocol):
-    """Who may do what; called once per connection and topic, the connection remembers the answers."""
-
-    def connect(self, identity: Identity, packet: ConnectPacket) -> ConnAckReasonCode:
-        """SUCCESS, or the reason to refuse the connection."""
-        ...
-
-    def publish(self, identity: Identity, topic: str) -> bool:
-        """Whether this client may publish to a valid topic name."""
-        ...
-
-    def subscribe(self, identity: Identity, pattern: str) -> bool:
-        """Whether this client may subscribe to a valid topic filter."""
-        ...
 
 
 @dataclass(slots=True)
@@ -43,9 +28,9 @@ class Presence:
 
     client_id: str
     address: str
-    protocol: str
+    mqtt: str
     subscriptions: int
-    unacknowledged: int
+    unsettled_bytes: int
 
 
 class Broker:
@@ -73,7 +58,13 @@ class Broker:
     def clients(self) -> list[Presence]:
         """Who is connected now."""
         return [
-            Presence(c.identity.client_id, c.identity.address, c.protocol, len(c.session.subscriptions), c.unsettled)
+            Presence(
+                c.identity.client_id,
+                c.identity.address,
+                "5" if c.version == 5 else "3.1.1",
+                len(c.session.subscriptions),
+                c.unsettled,
+            )
             for c in self._clients.values()
             if c.session is not None
         ]
@@ -97,8 +88,9 @@ class Broker:
         for connection in list(self._connections):
             connection.close(DisconnectReasonCode.SERVER_SHUTTING_DOWN)
 
-    def attach(self, connection: Connection, client_id: str, at: int) -> None:
-        """A client is connected; whoever had its identifier is disconnected (MQTT 5 section 3.1.4-3)."""
+    def attach(self, connection: Connection, at: int) -> None:
+        """A client is admitted; whoever had its identifier is disconnected (MQTT 5 section 3.1.4-3)."""
+        client_id = connection.identity.client_id
         former = self._clients.get(client_id)
         if former is not None:
             former.close(DisconnectReasonCode.SESSION_TAKEN_OVER)

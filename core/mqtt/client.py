@@ -1,7 +1,7 @@
 """The uplink's side of an MQTT 5 connection: publish with QoS 1, many in flight, and know what each PUBACK said.
 
-The reason code matters here: a negative PUBACK means "keep it", so nothing that hides it will do. Nothing is resent from
-here: a connection that ends fails what was in flight, and whoever owns the messages sends them again.
+The reason code matters here: a negative PUBACK means "keep it", so nothing that hides it will do. Nothing is resent
+from here: a connection that ends fails what was in flight, and whoever owns the messages sends them again.
 """
 
 import asyncio

@@ -8,6 +8,7 @@ and while all peers together have more than `UNSETTLED_MAX_BYTES`: back-pressure
 import asyncio
 import ssl
 import time
+from contextlib import suppress
 from typing import cast
 
 from core.config import HostPort
@@ -80,7 +81,7 @@ class Channel(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.closed = True
-        self._listeners.channels.discard(self)
+        self._listeners.leave(self)
         self._broker.detach(self._connection, now_ms())
 
 
@@ -93,6 +94,12 @@ class Listeners:
         self.addresses: list[HostPort] = []
         self._servers: list[asyncio.Server] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._left = asyncio.Event()
+
+    def leave(self, channel: Channel) -> None:
+        """A socket is gone."""
+        self.channels.discard(channel)
+        self._left.set()
 
     async def open(self, address: HostPort, context: ssl.SSLContext | None = None) -> HostPort:
         """Listen on one address and return it with the port that was bound (port 0 takes any free one).
@@ -124,9 +131,11 @@ class Listeners:
         if self._timer is not None:
             self._timer.cancel()
         self.broker.shut_down()
-        deadline = time.monotonic() + LINGER_SECONDS
-        while self.channels and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while self.channels:
+                    self._left.clear()
+                    await self._left.wait()
 
 
 def now_ms() -> int:

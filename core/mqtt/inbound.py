@@ -1,0 +1,192 @@
+"""What one client publishes: batches with receipts, and acknowledgements in the order of the messages.
+
+The PUBLISH packets between two others of a read form one batch with one receipt. Batches may be settled in any order,
+but acknowledgements leave in the order in which the messages came (MQTT 5 section 4.6), so they wait in a line of
+(packet identifiers, receipt).
+
+Invariant: no PUBACK leaves before the receipt of its batch is settled as kept.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from struct import pack
+from typing import Protocol
+
+from mqtt5 import DisconnectReasonCode, Packet, PubAckPacket, PubAckReasonCode, PublishPacket, QoS, Will
+
+from core import topics
+from core.message import Message, Properties
+from core.mqtt.access import Access, Identity
+from core.receipts import Batch, Kind, Receipt, rejected
+from core.telemetry import Counters
+
+TOPICS_REMEMBERED = 4_096  # per connection; a sensor has a handful, and a flood of names must not grow memory
+_EXACTLY_ONCE = QoS.EXACTLY_ONCE  # the library's enumerations are singletons, and neither ordered nor hashable
+
+
+class Receiver(Protocol):
+    """What takes the messages: the broker."""
+
+    access: Access
+    accept: Callable[[Batch], None]
+    counters: Counters
+    unsettled: int
+
+
+class Inbound:
+    """The publishing side of one connected client.
+
+    `send(bytes)` queues bytes for the client, `refuse(reason, text)` closes its connection; neither is used after
+    `ended`.
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        identity: Identity,
+        version: int,
+        send: Callable[[bytes], None],
+        refuse: Callable[[int, str], None],
+    ) -> None:
+        self.unsettled = 0  # bytes of batches whose receipts are open
+        self.ended = False
+        self._receiver = receiver
+        self._identity = identity
+        self._is_v5 = version == 5
+        self._send = send
+        self._refuse = refuse
+        self._allowed: set[str] = set()
+        self._line: deque[tuple[list[int], Receipt]] = deque()
+
+    def take(self, packets: list[Packet], index: int, at: int) -> int:
+        """Hand over the run of publishes that begins at `index`; returns the index of the first packet behind it."""
+        messages: list[Message] = []
+        packet_ids: list[int] = []
+        resent: list[int] = []
+        client_id, allowed, is_v5 = self._identity.client_id, self._allowed, self._is_v5
+        size, end = 0, len(packets)
+        while index < end:
+            packet = packets[index]
+            if type(packet) is not PublishPacket:
+                break
+            topic, payload, packet_id = packet.topic, packet.payload, packet.packet_id or 0
+            if (topic not in allowed or packet.qos is _EXACTLY_ONCE) and not self._may_publish(packet):
+                break
+            if packet.duplicate:
+                resent.append(len(messages))
+            extra = properties_of(packet) if is_v5 else None
+            messages.append(Message(topic, payload, 1 if packet_id else 0, packet.retain, client_id, at, extra))
+            packet_ids.append(packet_id)
+            size += len(payload)
+            index += 1
+        if messages:
+            self._hand_over(Batch(messages, Receipt(), client_id, packet_ids, resent), size)
+        if index < end and not self.ended:
+            refused = packets[index]
+            if type(refused) is PublishPacket:
+                self._deny(refused)
+                index += 1
+        return index
+
+    def _hand_over(self, batch: Batch, size: int) -> None:
+        receiver, packet_ids = self._receiver, batch.packet_ids or []
+        self.unsettled += size
+        receiver.unsettled += size
+        receiver.counters.add("messages_received_total", len(packet_ids))
+
+        def settled(_: Receipt) -> None:
+            self.unsettled -= size
+            receiver.unsettled -= size
+            self._advance()
+
+        batch.receipt.on_settled = settled
+        self._line.append((packet_ids, batch.receipt))
+        receiver.accept(batch)
+
+    # -- what may be published ----------------------------------------------------------------------------------------
+
+    def _may_publish(self, packet: PublishPacket) -> bool:
+        """Check a topic not seen before; end the connection when it could never be right."""
+        if packet.qos is _EXACTLY_ONCE:
+            return self._end(DisconnectReasonCode.QOS_NOT_SUPPORTED, "QoS 2 is not supported")
+        if packet.topic_alias is not None:
+            return self._end(DisconnectReasonCode.TOPIC_ALIAS_INVALID, "topic aliases were not offered")
+        try:
+            topics.check_name(packet.topic)
+        except topics.InvalidTopic as error:
+            return self._end(DisconnectReasonCode.TOPIC_NAME_INVALID, str(error))
+        if not self._receiver.access.publish(self._identity, packet.topic):
+            return False
+        if len(self._allowed) >= TOPICS_REMEMBERED:
+            self._allowed.clear()
+        self._allowed.add(packet.topic)
+        return True
+
+    def _end(self, reason: DisconnectReasonCode, text: str) -> bool:
+        self._refuse(int(reason), text)
+        return False
+
+    def _deny(self, packet: PublishPacket) -> None:
+        """Not there: MQTT 5 is told, and MQTT 3.1.1 has no word for it but closing (its section 3.3.5)."""
+        self._receiver.counters.dropped("not authorized")
+        if not self._is_v5:
+            self._refuse(0x87, f"not authorized to publish to {packet.topic[:80]!r}")
+        elif packet.packet_id is not None:
+            receipt = Receipt()
+            receipt.settle(rejected("not authorized", int(PubAckReasonCode.NOT_AUTHORIZED)))
+            self._line.append(([packet.packet_id], receipt))
+            self._advance()
+
+    # -- acknowledgements ---------------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        line = self._line
+        while line and line[0][1].outcome is not None:
+            packet_ids, receipt = line.popleft()
+            if not self.ended:
+                self._acknowledge(packet_ids, receipt)
+
+    def _acknowledge(self, packet_ids: list[int], receipt: Receipt) -> None:
+        assert receipt.outcome is not None
+        if receipt.outcome.kind is Kind.REJECTED or receipt.exceptions:
+            self._acknowledge_one_by_one(packet_ids, receipt)
+        else:
+            # A PUBACK that reports success is the same four bytes in both versions.
+            words = [0x4002_0000 | packet_id for packet_id in packet_ids if packet_id]
+            self._send(pack(f">{len(words)}I", *words))
+
+    def _acknowledge_one_by_one(self, packet_ids: list[int], receipt: Receipt) -> None:
+        assert receipt.outcome is not None
+        for index, packet_id in enumerate(packet_ids):
+            outcome = receipt.exceptions.get(index, receipt.outcome)
+            if packet_id == 0:
+                continue
+            if outcome.kind is not Kind.REJECTED:
+                self._send(pack(">I", 0x4002_0000 | packet_id))
+            elif self._is_v5:
+                self._send(PubAckPacket(packet_id, reason_code=PubAckReasonCode(outcome.code)).write())
+            else:
+                # MQTT 3.1.1 has no negative PUBACK; a client resends when it connects again, so that is its way out.
+                self._refuse(outcome.code, outcome.reason)
+                return
+
+
+def properties_of(packet: PublishPacket | Will) -> Properties | None:
+    """What MQTT 5 says beside topic and payload, None when it says nothing."""
+    if not (
+        packet.user_properties
+        or packet.content_type is not None
+        or packet.response_topic is not None
+        or packet.correlation_data is not None
+        or packet.message_expiry_interval is not None
+        or packet.payload_format_indicator
+    ):
+        return None
+    return Properties(
+        packet.payload_format_indicator,
+        packet.message_expiry_interval,
+        packet.content_type,
+        packet.response_topic,
+        packet.correlation_data,
+        tuple(packet.user_properties),
+    )
