@@ -78,7 +78,7 @@ class Document:
         except ReaderError as error:
             reason = f"YAML does not allow the character {text[error.position]!a}"
             raise Unreadable(reason, error.position) from error
-        except ValueError as error:  # PyYAML: an escape beyond Unicode
+        except (ValueError, OverflowError) as error:  # PyYAML: an escape beyond Unicode
             raise Unreadable(f"not YAML: {error}", 0) from error
 
     def entries(self, node: MappingNode) -> list[tuple[str, Node]]:

@@ -136,10 +136,10 @@ def evaluate(jsonl: Annotated[bool, typer.Option("--jsonl", help="The only form 
 def _lines(stream: BinaryIO) -> Iterator[bytes | None]:
     """The lines that are not blank; None for one that is too long."""
     while line := stream.readline(LINE_BYTES_MAX):
-        too_long = len(line) == LINE_BYTES_MAX and not line.endswith(b"\n")
-        while line and not line.endswith(b"\n"):
-            line = stream.readline(LINE_BYTES_MAX)
-        if too_long:
+        whole = len(line) < LINE_BYTES_MAX or line.endswith(b"\n")
+        if not whole:
+            while line and not line.endswith(b"\n"):
+                line = stream.readline(LINE_BYTES_MAX)
             yield None
         elif line.strip():
             yield line
