@@ -257,11 +257,11 @@ class Buffer:
             if before is not None and state.count:
                 name = state.lane.name
                 self._removed(await self._run(lambda c, n=name, b=before: chunks.expire(c, n, b)), "too old")  # type: ignore[misc]
-        more = True
-        while more:
-            more = await self._run(chunks.reclaim)
-            if not more and not any(state.count for state in self.lanes.values()):
-                await self._store.checkpoint()
+        idle = not any(state.count for state in self.lanes.values())
+        while await self._run(lambda connection: chunks.reclaim(connection, idle=idle)):
+            pass
+        if idle:
+            await self._store.checkpoint()
 
     async def _run(self, job: Callable[[sqlite3.Connection], Any]) -> Any:
         try:
@@ -275,5 +275,5 @@ def _write(connection: sqlite3.Connection, flush: Flush) -> list[Removed]:
     removed = [chunks.make_room(connection, lane, excess) for lane, excess in flush.room]
     chunks.insert(connection, flush.chunks)
     if flush.records:
-        chunks.remember_resends(connection, flush.at, flush.records, flush.at - REMEMBERED_MS)
+        chunks.remember_resends(connection, flush.at, flush.records, REMEMBERED_MS)
     return removed

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 from core import blocks
 from core.message import Message
-from edge.lanes import Order, overflow
+from edge.lanes import CLOCK_PLAUSIBLE_MS, Order, overflow
 
 CHUNK_MAX_BYTES = 64 << 10  # half a frame even when nothing compresses, so that a chunk never has to be split
 CHUNK_MAX_MESSAGES = 2_048  # what decoding one at a time may cost in memory
 READ_MAX_CHUNKS = 512  # for one frame, when devices are slow and chunks hold a message each
-RECLAIM_PAGES = 1_024  # give disk space back from 4 MB of free pages on; less is reused soon enough
+RECLAIM_PAGES = 1_024  # give disk space back from 4 MB of free pages on: less is reused soon enough
+RECLAIM_PAGES_IDLE = 64  # unless nothing is stored at all
 RECLAIM_STEP_PAGES = 2_000  # per transaction, so that a commit never waits long behind it
 
 SCHEMA = """
@@ -28,6 +29,7 @@ CREATE TABLE IF NOT EXISTS chunks(
     count INTEGER NOT NULL, bytes INTEGER NOT NULL, newest INTEGER NOT NULL, crc INTEGER NOT NULL, block BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS chunk_order ON chunks(lane, id, epoch, first, count, bytes, newest);
 CREATE TABLE IF NOT EXISTS resends(id INTEGER PRIMARY KEY, at INTEGER NOT NULL, records BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS resend_times ON resends(at);
 PRAGMA journal_size_limit=4194304;
 """
 
@@ -159,32 +161,43 @@ def delete(connection: sqlite3.Connection, lane: str, ids: Iterable[int]) -> Rem
 
 
 def expire(connection: sqlite3.Connection, lane: str, before_ms: int) -> Removed:
-    """Delete the chunks of a lane whose newest message is older than `before_ms`."""
-    rows = connection.execute("SELECT id FROM chunks WHERE lane = ? AND newest < ?", (lane, before_ms)).fetchall()
+    """Delete the chunks of a lane whose newest message is older than `before_ms`.
+
+    What was heard before the clock was set stays: nobody knows how old it is.
+    """
+    rows = connection.execute(
+        "SELECT id FROM chunks WHERE lane = ? AND newest >= ? AND newest < ?", (lane, CLOCK_PLAUSIBLE_MS, before_ms)
+    ).fetchall()
     return delete(connection, lane, [identity for (identity,) in rows])
 
 
-def remember_resends(connection: sqlite3.Connection, at: int, records: bytes, forget_before: int) -> None:
-    """Store what a commit acknowledges, and forget what is too old to be resent."""
+def remember_resends(connection: sqlite3.Connection, at: int, records: bytes, remembered_ms: int) -> None:
+    """Store what a commit at time `at` acknowledges, and forget what is older, or from a clock that jumped back since."""
     connection.execute("INSERT INTO resends(at, records) VALUES (?,?)", (at, records))
-    connection.execute("DELETE FROM resends WHERE at < ?", (forget_before,))
+    connection.execute("DELETE FROM resends WHERE at < ? OR at > ?", (at - remembered_ms, at + remembered_ms))
 
 
-def reclaim(connection: sqlite3.Connection) -> bool:
-    """Give free pages back to the file system, a step of them; whether there is more to do."""
+def reclaim(connection: sqlite3.Connection, *, idle: bool) -> bool:
+    """Give free pages back to the file system, a step of them; whether there is more to do.
+
+    As long as something is stored, only once half of the file is free: pages that move are written again.
+    """
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    if free < RECLAIM_PAGES or free * 2 < pages:
+    if free < (RECLAIM_PAGES_IDLE if idle else RECLAIM_PAGES) or free * 2 < pages:
         return False
-    connection.execute(f"PRAGMA incremental_vacuum({RECLAIM_STEP_PAGES})").fetchall()
+    for _ in range(min(free, RECLAIM_STEP_PAGES)):
+        # One page each: the module frees one per call, however many it is asked for, because the pragma has no rows.
+        connection.execute("PRAGMA incremental_vacuum(1)")
     return bool(free > RECLAIM_STEP_PAGES)
 
 
 def totals(connection: sqlite3.Connection) -> list[dict[str, str | int]]:
     """What each lane holds, for people: messages, bytes of blocks, the first and the last number."""
     rows = connection.execute(
-        "SELECT name, coalesce(sum(count), 0), coalesce(sum(bytes), 0), next"
-        " FROM lanes LEFT JOIN chunks ON lane = name GROUP BY name ORDER BY name"
+        "SELECT name, coalesce(sum(count), 0), coalesce(sum(bytes), 0), coalesce(next, 1)"
+        " FROM (SELECT name FROM lanes UNION SELECT lane FROM chunks)"  # a recovered buffer has no numbers yet
+        " LEFT JOIN lanes USING (name) LEFT JOIN chunks ON lane = name GROUP BY name ORDER BY name"
     )
     return [
         {"lane": lane, "messages": count, "bytes": size, "next_sequence": following}
