@@ -29,7 +29,7 @@ from core.message import Message
 from core.mqtt.broker import Broker
 from core.mqtt.limits import Limits
 from core.mqtt.listener import Listeners, now_ms
-from core.service import Life
+from core.service import Life, end
 from core.store import Store
 from core.telemetry import Counters, get_logger
 from devices.access import OpenAccess
@@ -149,7 +149,6 @@ async def serve(config_path: Path, life: Life) -> None:
             life.ready(f"{len(rules)} rules, listening on {', '.join(map(str, cloud.listeners.addresses))}")
             await life.stop_requested()
             await cloud.listeners.close()
-            for task in tasks:
-                task.cancel()
+            await end(tasks)
         await control.close()
         await store.close()

@@ -17,7 +17,8 @@ Layout, little-endian, version 1:
     payloads
     per message with properties:  u32 length + an MQTT 5 PUBLISH that carries them
 
-Will not compress, number or check itself: `frames` and the buffer's rows do.
+Will not compress, number or check itself: `frames` and the buffer's rows do. But whatever is read here is a message
+that could have been published: its topic is valid, its QoS exists, its time fits in 64 bits.
 """
 
 import struct
@@ -28,10 +29,15 @@ import mqtt5
 
 from core.errors import TidegateError
 from core.message import Message, Properties
+from core.mqtt import v5
+from core.mqtt.errors import MalformedPacket
+from core.topics import check_name
 
 VERSION = 1
 TABLE_MAX = 65_535  # distinct topics or clients in one block: the numbers have two bytes
 MESSAGES_MAX = 65_535  # in one block, which also bounds what its table can hold
+TIME_MAX = 2**63 - 1  # milliseconds; also what SQLite can hold
+_FLAGS = frozenset(flag for flag in range(16) if flag & 3 != 3)  # there is no QoS 3, and no fifth flag yet
 
 
 class MalformedBlock(TidegateError):
@@ -71,7 +77,7 @@ def decode(block: bytes) -> list[Message]:
     """The messages of a block, in order; raises MalformedBlock."""
     try:
         return _Reader(block).messages()
-    except (struct.error, IndexError, ValueError, KeyError) as error:
+    except (struct.error, IndexError, ValueError, MalformedPacket) as error:
         raise MalformedBlock(f"not a block of messages: {error}") from None
 
 
@@ -116,10 +122,16 @@ class _Reader:
         if not 0 < count <= MESSAGES_MAX:
             raise MalformedBlock(f"a block of {count:,} messages")
         topic_table, client_table = self._table(), self._table()
+        for topic in topic_table:
+            check_name(topic)
         topics = self._column(topic_table, count)
         clients = self._column(client_table, count)
         flags = self._take(count)
-        times = accumulate(self._unpack(f"<{count}q"))
+        if not _FLAGS.issuperset(flags):
+            raise MalformedBlock("a flag that is not known here")
+        times = list(accumulate(self._unpack(f"<{count}q")))
+        if max(times) > TIME_MAX or min(times) < -TIME_MAX:
+            raise MalformedBlock("a time beyond what 64 bits can say")
         lengths = self._unpack(f"<{count}I")
         payloads = [self._take(length) for length in lengths]
         messages = [
@@ -157,8 +169,9 @@ class _Reader:
 
     def _properties(self) -> Properties:
         (length,) = self._unpack("<I")
-        packet, _ = mqtt5.read(memoryview(self._take(length)))
-        if not isinstance(packet, mqtt5.PublishPacket):
+        packets: list[mqtt5.Packet] = []
+        v5.decode(self._take(length), packets, length)
+        if len(packets) != 1 or not isinstance(packet := packets[0], mqtt5.PublishPacket):
             raise MalformedBlock("properties are not where they should be")
         return Properties(
             packet.payload_format_indicator,

@@ -19,8 +19,9 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h; the systemd units do not restart on it
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# No markup and no emoji: what is printed comes from devices, and may hold brackets and colons of its own.
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
@@ -31,10 +32,10 @@ def errors_to_exit_codes() -> Iterator[None]:
     try:
         yield
     except ConfigurationError as error:
-        err.print(str(error), style="red", markup=False, soft_wrap=True)
+        err.print(str(error), style="red", soft_wrap=True)
         raise typer.Exit(EXIT_CONFIGURATION) from None
     except (TidegateError, OSError) as error:
-        err.print(f"tidegate: {error}", style="red", markup=False, soft_wrap=True)
+        err.print(f"tidegate: {error}", style="red", soft_wrap=True)
         raise typer.Exit(EXIT_FAILED) from None
 
 
@@ -97,4 +98,5 @@ def _cell(value: Any) -> str:
         case list():
             return ", ".join(map(str, value))
         case _:
-            return str(value)
+            # A control character from a device must not reach the terminal.
+            return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))

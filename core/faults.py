@@ -36,7 +36,7 @@ _KINDS = {
     bool: "true or false",
     str: "text",
     int: "a number",
-    float: "a number",
+    float: "a decimal number",
     list: "a list",
     dict: "a table",
 }

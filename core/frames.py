@@ -89,6 +89,9 @@ def decode(frame: bytes) -> tuple[Header, list[Message]]:
     """A frame's header and messages; raises MalformedFrame."""
     header, size, body = _open(frame)
     try:
+        # A body that states its own size would be given that much memory, whatever limit stands here. Ours do not.
+        if zstandard.get_frame_parameters(body).content_size != zstandard.CONTENTSIZE_UNKNOWN:
+            raise MalformedFrame("the frame's body states a size of its own")
         block = _decompressor.decompress(body, max_output_size=size)
         messages = blocks.decode(block)
     except (zstandard.ZstdError, blocks.MalformedBlock) as error:

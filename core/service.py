@@ -19,13 +19,14 @@ Invariants:
 
 import asyncio
 import faulthandler
+import logging
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import uvloop
@@ -36,6 +37,7 @@ from core.telemetry import configure_logging, get_logger
 STOP_LIMIT_S = 10.0  # enough for a last commit on a slow SD card; the units allow 15
 NOTIFY_LIMIT_S = 1.0  # systemd reads at once; a daemon must not hang on whoever holds the other end
 SYSTEMD_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+CANCEL_AGAIN_S = 0.1  # what finishes its work when cancelled, as the writer of an object does, takes longer at most
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h
 
@@ -133,7 +135,8 @@ def run(serve: Callable[[Life], Awaitable[None]], *, stop_limit_s: float = STOP_
     What `serve` raises ends the daemon: a ConfigurationError with its message and code 78, another
     TidegateError with a log line and code 1, anything else with its traceback and code 1.
     """
-    configure_logging()
+    if not logging.getLogger().hasHandlers():  # else the caller chose a level
+        configure_logging()
     faulthandler.enable()  # the watchdog kills with SIGABRT; the journal then shows where every thread hung
     # Taken out of the environment, so that no child process speaks in our name.
     environment = {name: os.environ.pop(name, "") for name in SYSTEMD_VARIABLES}
@@ -248,3 +251,15 @@ def _end_late(loop: asyncio.AbstractEventLoop, limit_s: float) -> None:
     faulthandler.dump_traceback()
     os._exit(EXIT_FAILED)
 
+
+async def end(tasks: Iterable["asyncio.Task[None]"]) -> None:
+    """Cancel tasks until they have ended, and wait for that.
+
+    Once is not enough: a TaskGroup that is cancelled while one of its children fails raises the failure only, and a task
+    that copes with the failure goes on (CPython 3.11 and 3.12, issue 116720).
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)

@@ -71,13 +71,17 @@ class Store:
         self.path = path
         self._connection = connect(path, schema)
         self._loop = asyncio.get_running_loop()
+        self._closed = False
         self._queue: queue.SimpleQueue[tuple[Job, Done] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name=f"store {path.name}", daemon=True)
         self._thread.start()
 
     def submit(self, job: Job, done: Done) -> None:
         """Run `job(connection)` in the next transaction; then `done(result, error)` on the event loop."""
-        self._queue.put((job, done))
+        if self._closed:
+            self._loop.call_soon(done, None, StorageError(f"{self.path}: closed"))
+        else:
+            self._queue.put((job, done))
 
     async def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Run `job(connection)` in the next transaction and return its result once that is committed.
@@ -91,11 +95,12 @@ class Store:
     async def checkpoint(self) -> None:
         """Move the write-ahead log into the database file and give the log's disk space back."""
         future: asyncio.Future[None] = self._loop.create_future()
-        self._queue.put((_checkpoint, lambda _, error: _finish(future, None, error)))
+        self.submit(_checkpoint, lambda _, error: _finish(future, None, error))
         await future
 
     async def close(self) -> None:
-        """Commit what was submitted, then close the file."""
+        """Commit what was submitted, then close the file; whatever is submitted later fails with StorageError."""
+        self._closed = True
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         self._connection.close()

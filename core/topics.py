@@ -14,6 +14,7 @@ V = TypeVar("V")
 TOPIC_BYTES_MAX = 65_535  # the length field of an MQTT string has two bytes
 LEVELS_MAX = 128  # far above any real naming scheme (AWS IoT allows 8), far below what makes matching slow
 CACHED_TOPICS_MAX = 20_000  # about 4 MB; a site has thousands of topics, a topic flood must not grow memory
+CACHED_TOPIC_CHARS_MAX = 256  # nor must a flood of very long ones; those are looked up each time
 
 
 class InvalidTopic(TidegateError, ValueError):
@@ -43,7 +44,11 @@ def _check_text(text: str) -> None:
         raise InvalidTopic("a topic must not be empty")
     if "\0" in text:
         raise InvalidTopic(f"topic {text[:80]!r} holds a NUL character")
-    if len(text.encode()) > TOPIC_BYTES_MAX:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise InvalidTopic(f"topic {text[:80]!r} holds half of a surrogate pair, which UTF-8 cannot say") from None
+    if size > TOPIC_BYTES_MAX:
         raise InvalidTopic(f"topic is longer than {TOPIC_BYTES_MAX:,} bytes")
     if text.count("/") >= LEVELS_MAX:
         raise InvalidTopic(f"topic has more than {LEVELS_MAX} levels")
@@ -109,9 +114,11 @@ class TopicTree(Generic[V]):
         """The values of all filters that match `topic`, which is taken as a valid name."""
         found = self._cache.get(topic)
         if found is None:
-            if len(self._cache) >= CACHED_TOPICS_MAX:
-                self._cache.clear()
-            found = self._cache[topic] = tuple(self._find(topic))
+            found = tuple(self._find(topic))
+            if len(topic) <= CACHED_TOPIC_CHARS_MAX:
+                if len(self._cache) >= CACHED_TOPICS_MAX:
+                    self._cache.clear()
+                self._cache[topic] = found
         return found
 
     def _find(self, topic: str) -> Iterator[V]:

@@ -21,7 +21,7 @@ NAMES = ("machine", "ambient")
 _DIRECTORY = Path(__file__).with_name("recordings")
 
 
-class UnknownRecordingError(TidegateError):
+class UnknownRecording(TidegateError):
     """There is no recording of that name."""
 
 
@@ -49,9 +49,9 @@ class Recording:
 
 
 def load(name: str) -> Recording:
-    """Read one of `NAMES`; raise UnknownRecordingError for another."""
+    """Read one of `NAMES`; raise UnknownRecording for another."""
     if name not in NAMES:
-        raise UnknownRecordingError(f"there is no recording {name!r}; there are {', '.join(NAMES)}")
+        raise UnknownRecording(f"there is no recording {name!r}; there are {', '.join(NAMES)}")
     series = f"{name}_temperature_system_failure.csv"
     labels: dict[str, list[list[str]]] = orjson.loads((_DIRECTORY / "labels.json").read_bytes())
     failures = [(_iso(start), _iso(end)) for start, end in labels[series]]

@@ -206,12 +206,12 @@ class Buffer:
             self._removed(lost, "lane full")
 
     def _failed(self, flush: Flush, error: Exception) -> None:
-        count = sum(len(batch.messages) for batch, _ in flush.waiting)
+        count = sum(len(batch.messages) - len(exceptions) for batch, exceptions in flush.waiting)
         self._counters.add("messages_rejected_total", count, reason="not stored")
         log.error("nothing can be stored; devices are not acknowledged", error=error, messages=count)
         outcome = rejected("the disk refuses", QUOTA_EXCEEDED)
-        for batch, _ in flush.waiting:
-            batch.receipt.settle(outcome)
+        for batch, exceptions in flush.waiting:
+            batch.receipt.settle(outcome, exceptions)  # what the disk held before is still known to be there
         self._notice_damage(error)
 
     def _notice_damage(self, error: Exception) -> None:

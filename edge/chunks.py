@@ -172,7 +172,7 @@ def expire(connection: sqlite3.Connection, lane: str, before_ms: int) -> Removed
 
 
 def remember_resends(connection: sqlite3.Connection, at: int, records: bytes, remembered_ms: int) -> None:
-    """Store what a commit at time `at` acknowledges, and forget what is older, or from a clock that jumped back since."""
+    """Store what a commit acknowledges, and forget what is older, or from a clock that has jumped back since."""
     connection.execute("INSERT INTO resends(at, records) VALUES (?,?)", (at, records))
     connection.execute("DELETE FROM resends WHERE at < ? OR at > ?", (at - remembered_ms, at + remembered_ms))
 

@@ -19,7 +19,7 @@ from core.errors import DamagedStore, StorageError
 from core.files import read_texts
 from core.mqtt.broker import Broker
 from core.mqtt.listener import Listeners, now_ms
-from core.service import Life
+from core.service import Life, end
 from core.telemetry import Counters, get_logger
 from devices.access import OpenAccess
 from edge import recovery
@@ -125,8 +125,7 @@ async def serve(config_path: Path, life: Life) -> None:
             life.ready(f"{len(rules)} rules, listening on {', '.join(map(str, edge.listeners.addresses))}")
             await life.stop_requested()
             await edge.listeners.close()
-            for task in tasks:
-                task.cancel()
+            await end(tasks)
         await control.close()
         if buffer is not None:
             await buffer.close()

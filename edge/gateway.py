@@ -14,6 +14,7 @@ from core.message import Message
 from core.mqtt.broker import Broker
 from core.receipts import DELIVERED, STORED, Batch, Outcome
 from core.telemetry import Counters, get_logger
+from core.topics import InvalidTopic, check_name
 from edge.buffer import Buffer
 from edge.lanes import LaneIndex
 from rules.actions import Republish
@@ -118,7 +119,9 @@ class Gateway:
             payload = output_bytes(output)
             for action in rule.actions:
                 assert isinstance(action, Republish)
-                made.append(Message(action.topic.render(event), payload, action.qos, received_at=now))
-        except EvaluationError as error:
+                topic = action.topic.render(event)
+                check_name(topic)
+                made.append(Message(topic, payload, action.qos, received_at=now))
+        except (EvaluationError, InvalidTopic) as error:
             self._counters.add("rules_failed_total", rule=rule.name)
             log.warning("a rule failed", rule=rule.name, error=error)

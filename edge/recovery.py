@@ -7,7 +7,6 @@ messages keep their numbers, so the cloud still recognises those it has.
 """
 
 import os
-import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -55,14 +54,17 @@ def recover(path: Path) -> Salvage:
 
     Raises StorageError when the disk refuses.
     """
-    salvage = Salvage(_set_aside(path))
-    expected = _read(salvage)
-    if not salvage.chunks and expected is None and _graft_first_page(salvage.aside):
+    try:
+        salvage = Salvage(_set_aside(path))
         expected = _read(salvage)
-    salvage.saved = sum(chunk.count for chunk in salvage.chunks)
-    salvage.lost = None if expected is None else max(0, expected - salvage.saved)
-    _write(path, salvage.chunks)
-    path.with_name(DAMAGED_MARK).unlink(missing_ok=True)
+        if not salvage.chunks and expected is None and _graft_first_page(salvage.aside):
+            expected = _read(salvage)
+        salvage.saved = sum(chunk.count for chunk in salvage.chunks)
+        salvage.lost = None if expected is None else max(0, expected - salvage.saved)
+        _write(path, salvage.chunks)
+        path.with_name(DAMAGED_MARK).unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be recovered: {error}") from error
     return salvage
 
 
@@ -78,8 +80,10 @@ def _set_aside(path: Path) -> Path:
 
 def _read(salvage: Salvage) -> int | None:
     """Fill `salvage.chunks`; return how many messages the file should have held, None when that cannot be told."""
+    if not salvage.aside.exists() or salvage.aside.stat().st_size == 0:
+        return None  # SQLite would delete the log beside an empty file
     try:
-        connection = sqlite3.connect(salvage.aside, isolation_level=None)
+        connection = sqlite3.connect(f"{salvage.aside.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
     except sqlite3.Error:
         return None
     try:
@@ -143,15 +147,16 @@ def _expected(connection: sqlite3.Connection, saved: list[Chunk]) -> int | None:
 
 def _graft_first_page(path: Path) -> bool:
     """Give a file without a readable first page that of an empty buffer; whether there was anything to graft onto."""
-    if path.stat().st_size < 2 * PAGE_BYTES:
+    if not path.exists() or path.stat().st_size < 2 * PAGE_BYTES:
         return False
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
         template = Path(directory, "template.db")
         connect(template, chunks.SCHEMA).close()
         page = bytearray(template.read_bytes()[:PAGE_BYTES])
     page[28:32] = (path.stat().st_size // PAGE_BYTES).to_bytes(4, "big")  # size of the file in pages
-    shutil.copyfile(path, path.with_name(path.name + ".original"))
     with path.open("r+b") as file:
+        path.with_name(path.name + ".first-page").write_bytes(file.read(PAGE_BYTES))
+        file.seek(0)
         file.write(page)
     return True
 

@@ -109,7 +109,7 @@ class Uplink:
         return reason
 
     async def _watch(self, client: Client) -> None:
-        raise LinkLost(await client.lost)
+        raise LinkLost(await asyncio.shield(client.lost))
 
     async def _drain(self, client: Client, group: asyncio.TaskGroup) -> None:
         window = asyncio.Semaphore(WINDOW_FRAMES)

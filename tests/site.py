@@ -1,10 +1,10 @@
 """A cloud, a cuttable link and an edge as real processes in a test's directory."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-import time
 
 from core.config import HostPort
 from tidegate.link import Link
@@ -26,7 +26,7 @@ Alarms:
 
 
 class Site:
-    """`edge` and `cloud` are daemons, `link` is between them; `tmp` holds their directories, configurations and logs."""
+    """`edge` and `cloud` are daemons, `link` is between them; `tmp` holds their directories, files and logs."""
 
     def __init__(self, tmp: Path, *, lane: str = "") -> None:
         self.tmp = tmp
@@ -82,7 +82,7 @@ class Site:
         return sum(value for key, value in counters.items() if key.split("{")[0] == name)
 
 
-def wait_until(condition: Any, seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Poll `condition()` until it is true; fail when that takes longer than `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():

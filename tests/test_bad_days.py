@@ -249,7 +249,8 @@ def test_a_wrong_configuration_ends_with_78_and_every_fault_at_once(tmp_path: Pa
 
 def test_a_rules_file_with_an_error_is_named_with_line_and_column_and_stops_the_start(tmp_path: Path) -> None:
     site = Site(tmp_path)
-    (tmp_path / "rules" / "broken.yaml").write_text("Broken:\n  sql: SELECT * FROM 'a/#' WHERE x = = 1\n  actions: []\n")
+    broken = "Broken:\n  sql: SELECT * FROM 'a/#' WHERE x = = 1\n  actions: []\n"
+    (tmp_path / "rules" / "broken.yaml").write_text(broken)
     try:
         ended = _run("cloud", "run", "--config", str(tmp_path / "cloud.toml"))
         assert ended.returncode == 78

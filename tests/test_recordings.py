@@ -62,5 +62,5 @@ def test_a_head_is_the_first_readings() -> None:
 
 
 def test_an_unknown_name_says_which_there_are() -> None:
-    with pytest.raises(recordings.UnknownRecordingError, match="machine, ambient"):
+    with pytest.raises(recordings.UnknownRecording, match="machine, ambient"):
         recordings.load("kettle")

@@ -129,14 +129,14 @@ def test_no_value_starts_a_new_line_or_moves_the_cursor(value: str) -> None:
 
 
 def test_a_fault_carries_its_traceback_indented(lines: Callable[[], list[str]]) -> None:
-    try:
-        raise RuntimeError("split\nin two")
-    except RuntimeError as error:
-        get_logger("x").fault("broke", error, where="here")
+    with pytest.raises(ZeroDivisionError) as caught:
+        _ = 1 // 0
+    get_logger("x").fault("broke", caught.value, where="here")
     first, *rest = lines()
     assert first.endswith(" error broke where=here part=x")
     assert all(line.startswith("    ") for line in rest)
-    assert any("RuntimeError: split" in line for line in rest)
+    assert rest[-1] == "    ZeroDivisionError: integer division or modulo by zero"
+    assert any("test_telemetry.py" in line for line in rest)
 
 
 def test_lines_of_libraries_take_the_same_form(lines: Callable[[], list[str]]) -> None:

@@ -308,6 +308,18 @@ def test_a_malformed_packet_is_named_and_those_before_it_are_kept(reason: int, d
     assert packets == [before]
 
 
+def test_enumeration_members_that_come_back_are_the_library_s_own_objects() -> None:
+    """Calling an enumeration of mqtt5 makes an object that is equal, but not identical."""
+    publish = PublishPacket("a", b"", qos=QoS.EXACTLY_ONCE, packet_id=1)
+    packets = decode_all(v311.encode(publish) + b"\x90\x03\x00\x01\x80" + b"\x82\x06\x00\x01\x00\x01a\x01")
+    assert isinstance(packets[0], PublishPacket)
+    assert packets[0].qos is QoS.EXACTLY_ONCE
+    assert isinstance(packets[1], SubAckPacket)
+    assert packets[1].reason_codes[0] is SubAckReasonCode.UNSPECIFIED_ERROR
+    assert isinstance(packets[2], SubscribePacket)
+    assert packets[2].topic_filters[0].max_qos is QoS.AT_LEAST_ONCE
+
+
 def test_the_longest_strings_of_the_standard_come_back() -> None:
     longest = "a" * 65_535
     packets: list[Packet] = [

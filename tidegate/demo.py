@@ -57,7 +57,11 @@ class Site:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.cloud_dir = directory / "cloud"
-        self._words = words = {"RULES": str(EXAMPLES / "rules"), "EDGE_PORT": str(free_port()), "CLOUD_PORT": str(free_port())}
+        self._words = words = {
+            "RULES": str(EXAMPLES / "rules"),
+            "EDGE_PORT": str(free_port()),
+            "CLOUD_PORT": str(free_port()),
+        }
         self.edge_port = int(words["EDGE_PORT"])
         self.link = Link(HostPort("127.0.0.1", int(words["CLOUD_PORT"])))
         words["LINK_PORT"] = str(self.link.port)
@@ -111,7 +115,7 @@ def demo(
     directory: Annotated[
         Path | None, typer.Option("--dir", help="State directory, to be created; a temporary one by default.")
     ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave both daemons running and say how to look around.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave both running and say how to look around.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run the whole system on this machine, on real data, through two link cuts and a SIGKILL of the edge."""
@@ -132,9 +136,9 @@ def demo(
     if keep:
         _say_how_to_look_around(site)
     if report.lost or report.duplicates or report.acked < report.published or report.published == 0:
-        err.print("[red]The cloud does not hold exactly what devices saw acknowledged.[/red]")
+        err.print("The cloud does not hold exactly what devices saw acknowledged.", style="red")
         raise typer.Exit(EXIT_FAILED)
-    err.print("[green]Every acknowledged reading is in the cloud's table and stream, exactly once.[/green]")
+    err.print("Every acknowledged reading is in the cloud's table and stream, exactly once.", style="green")
 
 
 def _make_directory(wanted: Path | None) -> Path:
@@ -244,7 +248,5 @@ Both daemons go on running. Look around:
 and stop them:
 
   kill {site.edge.pid} {site.cloud.pid}""",
-        highlight=False,
-        markup=False,
         soft_wrap=True,
     )

@@ -17,7 +17,6 @@ from cloud.targets import alerts, tables
 from cloud.targets.reader import reading
 
 Name = tuple[str, int]
-PAGE_ITEMS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +40,8 @@ def examine(data_dir: Path, table: str, topic: str, acknowledged: Iterable[Name]
 
 def _in_table(database: Path, table: str, topic: str) -> tuple[set[Name], int]:
     with reading(database) as connection:
-        names = {
-            (str(item.pk), int(item.sk)) for item in tables.scan(connection, table, limit=tables.count(connection, table))
-        }
+        items = tables.scan(connection, table, limit=tables.count(connection, table))
+        names = {(str(item.pk), int(item.sk)) for item in items}
         return names, len(alerts.newest(connection, topic, alerts.HISTORY_MAX))
 
 

@@ -6,7 +6,6 @@ Bytes from the edge are counted. Runs on a thread with an event loop of its own,
 
 import asyncio
 import threading
-from contextlib import suppress
 
 from core.config import HostPort
 
@@ -59,10 +58,7 @@ class Link:
         await self._stop.wait()
         server.close()
         self._reset()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(1):
-                while self._writers:
-                    await asyncio.sleep(0.01)
+        await server.wait_closed()
 
     def _reset(self) -> None:
         for writer in self._writers:

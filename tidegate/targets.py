@@ -1,7 +1,6 @@
 """`tidegate tables`, `tidegate streams`, `tidegate alerts`: what the cloud's embedded targets hold.
 
-Reads the cloud's database beside the daemon, or without it; changes nothing. Only `streams flush` asks the
-daemon.
+Reads the cloud's database beside the daemon, or without it; changes nothing. Only `streams flush` asks the daemon.
 """
 
 import gzip
@@ -45,7 +44,7 @@ def list_tables(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
     """The configured tables and their keys."""
     with errors_to_exit_codes():
         tables = load(config).targets.tables
-        rows = [{"table": name, "keys": _keys_shown(table.keys, as_json)} for name, table in tables.items()]
+        rows = [{"table": name, "keys": list(table.keys)} for name, table in tables.items()]
         print_rows(rows, as_json=as_json)
 
 
@@ -111,10 +110,6 @@ def _print_items(found: list[items.Item], as_json: bool) -> None:
 
 def _key_shown(item: items.Item) -> str:
     return " ".join(str(key) for key in (item.pk, item.sk) if key != items.NO_SORT_KEY)
-
-
-def _keys_shown(keys: tuple[str, ...], as_json: bool) -> Any:
-    return keys if as_json else ", ".join(keys)
 
 
 def _check_table(cloud: CloudConfig, table: str | None) -> None:

@@ -1,8 +1,8 @@
 """The broker of one site: every connection, session and subscription, and no I/O.
 
 Bytes and the time come in through `Connection.receive` and `Broker.expire`; packets leave through each connection's
-outgoing list. What a device publishes goes to local subscribers first and then to `accept`, with a receipt: the PUBACK
-leaves when that is settled, not before.
+outgoing list. What a device publishes, its will too, goes to `accept` with a receipt: the PUBACK leaves when that is
+settled, not before. Whoever accepts gives the messages to subscribers by `publish`, when it thinks that right.
 
 Will not store messages (`accept` does), nor decide who may do what (`access` does), nor open sockets (`listener` does).
 """
@@ -80,7 +80,8 @@ class Broker:
 
     def expire(self, now: float, at: int) -> None:
         """Close what has been silent for too long; call it about once a second."""
-        for connection in [c for c in self._connections if now >= c.deadline]:
+        # While messages of a peer are unsettled it may be us who do not listen, so its silence says nothing.
+        for connection in [c for c in self._connections if now >= c.deadline and not c.unsettled]:
             connection.expire(at)
 
     def shut_down(self) -> None:
@@ -110,7 +111,6 @@ class Broker:
         if connection.will is not None:
             will, connection.will = connection.will, None
             will.received_at = at
-            self.publish([will])
             self.accept(Batch([will], Receipt(), session.client_id))
 
     def _disconnect_slow(self, session: Session) -> None:

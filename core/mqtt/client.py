@@ -121,7 +121,9 @@ class Client(asyncio.Protocol):
             self._end(f"refused by the server: {packet.reason_code.name.lower()}")
             return
         self.connected.set_result(packet)
-        self._ping_every(float(packet.server_keep_alive or self._hello.keep_alive))
+        seconds = self._hello.keep_alive if packet.server_keep_alive is None else packet.server_keep_alive
+        if seconds:  # 0 turns keep-alive off (MQTT 5 section 3.1.2.10)
+            self._ping_every(float(seconds))
 
     def _acknowledged(self, packet: PubAckPacket) -> None:
         future = self._inflight.pop(packet.packet_id, None)
@@ -165,16 +167,16 @@ class Client(asyncio.Protocol):
 async def connect(host: str, port: int, hello: ConnectPacket, context: ssl.SSLContext | None) -> Client:
     """Connect, send `hello`, and return the client once the server has accepted it; raise ConnectionFailed."""
     loop = asyncio.get_running_loop()
-    client: Client | None = None
+    client = Client(hello)
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            _, client = await loop.create_connection(lambda: Client(hello), host, port, ssl=context)
+            await loop.create_connection(lambda: client, host, port, ssl=context)
             await client.connected
-    except TimeoutError:
-        raise ConnectionFailed(f"no answer within {CONNECT_SECONDS:.0f} s") from None
-    except OSError as error:
-        raise ConnectionFailed(error.strerror or str(error)) from None
-    finally:
-        if client is not None and not client.connected.done():
-            client.close()
+    except BaseException as error:
+        client.close()
+        if isinstance(error, TimeoutError):
+            raise ConnectionFailed(f"no answer within {CONNECT_SECONDS:.0f} s") from None
+        if isinstance(error, OSError):
+            raise ConnectionFailed(error.strerror or str(error)) from None
+        raise
     return client

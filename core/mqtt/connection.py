@@ -44,7 +44,7 @@ from core.mqtt.errors import MalformedPacket
 from core.mqtt.inbound import Inbound, Receiver, properties_of
 from core.mqtt.limits import Limits
 from core.mqtt.router import Router
-from core.mqtt.session import Session, SlowConsumer, Subscription
+from core.mqtt.session import SUBSCRIPTIONS_MAX, Session, SlowConsumer, Subscription
 
 GRANTED = SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE
 
@@ -112,12 +112,12 @@ class Connection:
         try:
             consumed = self._decode(data, packets)
         except MalformedPacket as error:
-            self._handle(packets, at)
+            self._handle(packets, at, len(data))
             self.refuse(error.reason, str(error))
             return
         self._buffer = data[consumed:] if consumed < len(data) else b""
         if packets:
-            self._handle(packets, at)
+            self._handle(packets, at, consumed)
             if self._keep_alive:
                 self.deadline = now + self._keep_alive
 
@@ -135,7 +135,7 @@ class Connection:
             raise MalformedPacket(0x95, f"a CONNECT of {size:,} bytes")
         return int(self._codec.decode(data, packets, limits.packet_bytes))
 
-    def _handle(self, packets: list[Packet], at: int) -> None:
+    def _handle(self, packets: list[Packet], at: int, size: int) -> None:
         index, count = 0, len(packets)
         while index < count and not self.closed:
             packet = packets[index]
@@ -144,7 +144,7 @@ class Connection:
                 self._on_first(packet, at)
                 index += 1
             elif kind is PublishPacket:
-                index = self.inbound.take(packets, index, at)
+                index = self.inbound.take(packets, index, at, size // count + 1)
             elif kind in self._handlers:
                 self._handlers[kind](packet, at)
                 index += 1
@@ -168,7 +168,8 @@ class Connection:
             self._send(ConnAckPacket(reason_code=reason))
             self._end()
             return
-        self.session = Session(client_id, self._send, lambda: self.congested, packet.receive_max)
+        dropped = self._hub.counters.dropped
+        self.session = Session(client_id, self._send, lambda: self.congested, dropped, packet.receive_max)
         self.inbound = Inbound(self._hub, self.identity, self.version, self._send_bytes, self.refuse)
         if packet.will is not None:
             will, qos = packet.will, int(packet.will.qos)
@@ -219,6 +220,9 @@ class Connection:
         if packet.subscription_id is not None:
             self.refuse(0xA1, "subscription identifiers were not offered")
             return
+        if not packet.topic_filters:
+            self.refuse(0x82, "SUBSCRIBE without a topic filter")
+            return
         codes: list[SubAckReasonCode] = []
         retained: list[tuple[Message, int]] = []
         for wanted in packet.topic_filters:
@@ -232,12 +236,15 @@ class Connection:
 
     def _may_subscribe(self, pattern: str) -> SubAckReasonCode:
         """GRANTED, or the reason why not."""
+        assert self.session is not None
         if pattern.startswith("$share/"):
             return SubAckReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
         try:
             topics.check_filter(pattern)
         except topics.InvalidTopic:
             return SubAckReasonCode.TOPIC_FILTER_INVALID
+        if len(self.session.subscriptions) >= SUBSCRIPTIONS_MAX and pattern not in self.session.subscriptions:
+            return SubAckReasonCode.QUOTA_EXCEEDED
         allowed = self._hub.access.subscribe(self.identity, pattern)
         return GRANTED if allowed else SubAckReasonCode.NOT_AUTHORIZED
 
@@ -262,6 +269,9 @@ class Connection:
 
     def _on_unsubscribe(self, packet: UnsubscribePacket, _at: int) -> None:
         assert self.session is not None
+        if not packet.patterns:
+            self.refuse(0x82, "UNSUBSCRIBE without a topic filter")
+            return
         codes = [
             UnsubAckReasonCode.SUCCESS
             if self._hub.router.unsubscribe(self.session, pattern)
@@ -324,15 +334,19 @@ class Connection:
             self.inbound.ended = True
         self._wake()
 
-    def _send(self, packet: Packet) -> None:
+    def _send(self, packet: Packet) -> bool:
+        """Queue a packet; False when the client would not take one so large (MQTT 5 section 3.1.2-24)."""
         assert self._codec is not None
         data: bytes = self._codec.encode(packet)
         if self._peer_packet_max is not None and len(data) > self._peer_packet_max:
             self._hub.counters.dropped("larger than the client accepts")
-        else:
-            self._send_bytes(data)
+            return False
+        self._send_bytes(data)
+        return True
 
     def _send_bytes(self, data: bytes) -> None:
+        if self.closed:
+            return
         self.outgoing.append(data)
         self._wake()
 

@@ -21,6 +21,7 @@ from core.receipts import Batch, Kind, Receipt, rejected
 from core.telemetry import Counters
 
 TOPICS_REMEMBERED = 4_096  # per connection; a sensor has a handful, and a flood of names must not grow memory
+TOPIC_CHARS_REMEMBERED = 256  # longer ones are checked each time
 _EXACTLY_ONCE = QoS.EXACTLY_ONCE  # the library's enumerations are singletons, and neither ordered nor hashable
 
 
@@ -48,7 +49,7 @@ class Inbound:
         send: Callable[[bytes], None],
         refuse: Callable[[int, str], None],
     ) -> None:
-        self.unsettled = 0  # bytes of batches whose receipts are open
+        self.unsettled = 0  # bytes read of batches whose receipts are open
         self.ended = False
         self._receiver = receiver
         self._identity = identity
@@ -58,29 +59,31 @@ class Inbound:
         self._allowed: set[str] = set()
         self._line: deque[tuple[list[int], Receipt]] = deque()
 
-    def take(self, packets: list[Packet], index: int, at: int) -> int:
-        """Hand over the run of publishes that begins at `index`; returns the index of the first packet behind it."""
+    def take(self, packets: list[Packet], index: int, at: int, packet_bytes: int) -> int:
+        """Hand over the run of publishes that begins at `index`; returns the index of the first packet behind it.
+
+        `packet_bytes` is the mean size of a packet of this read: what a message counts for until it is settled.
+        """
         messages: list[Message] = []
         packet_ids: list[int] = []
         resent: list[int] = []
         client_id, allowed, is_v5 = self._identity.client_id, self._allowed, self._is_v5
-        size, end = 0, len(packets)
+        end = len(packets)
         while index < end:
             packet = packets[index]
             if type(packet) is not PublishPacket:
                 break
-            topic, payload, packet_id = packet.topic, packet.payload, packet.packet_id or 0
-            if (topic not in allowed or packet.qos is _EXACTLY_ONCE) and not self._may_publish(packet):
+            topic, packet_id, qos = packet.topic, packet.packet_id, packet.qos
+            if (topic not in allowed or packet_id == 0 or qos is _EXACTLY_ONCE) and not self._may_publish(packet):
                 break
             if packet.duplicate:
                 resent.append(len(messages))
             extra = properties_of(packet) if is_v5 else None
-            messages.append(Message(topic, payload, 1 if packet_id else 0, packet.retain, client_id, at, extra))
-            packet_ids.append(packet_id)
-            size += len(payload)
+            messages.append(Message(topic, packet.payload, 1 if packet_id else 0, packet.retain, client_id, at, extra))
+            packet_ids.append(packet_id or 0)
             index += 1
         if messages:
-            self._hand_over(Batch(messages, Receipt(), client_id, packet_ids, resent), size)
+            self._hand_over(Batch(messages, Receipt(), client_id, packet_ids, resent), len(messages) * packet_bytes)
         if index < end and not self.ended:
             refused = packets[index]
             if type(refused) is PublishPacket:
@@ -107,6 +110,8 @@ class Inbound:
 
     def _may_publish(self, packet: PublishPacket) -> bool:
         """Check a topic not seen before; end the connection when it could never be right."""
+        if packet.packet_id == 0:
+            return self._end(DisconnectReasonCode.MALFORMED_PACKET, "packet identifier 0")
         if packet.qos is _EXACTLY_ONCE:
             return self._end(DisconnectReasonCode.QOS_NOT_SUPPORTED, "QoS 2 is not supported")
         if packet.topic_alias is not None:
@@ -117,9 +122,10 @@ class Inbound:
             return self._end(DisconnectReasonCode.TOPIC_NAME_INVALID, str(error))
         if not self._receiver.access.publish(self._identity, packet.topic):
             return False
-        if len(self._allowed) >= TOPICS_REMEMBERED:
-            self._allowed.clear()
-        self._allowed.add(packet.topic)
+        if len(packet.topic) <= TOPIC_CHARS_REMEMBERED:
+            if len(self._allowed) >= TOPICS_REMEMBERED:
+                self._allowed.clear()
+            self._allowed.add(packet.topic)
         return True
 
     def _end(self, reason: DisconnectReasonCode, text: str) -> bool:
@@ -151,24 +157,31 @@ class Inbound:
         if receipt.outcome.kind is Kind.REJECTED or receipt.exceptions:
             self._acknowledge_one_by_one(packet_ids, receipt)
         else:
-            # A PUBACK that reports success is the same four bytes in both versions.
+            # A PUBACK that reports success is the same four bytes in both versions. Nothing to say is sent as well: it
+            # wakes the shell, which may be waiting to read on.
             words = [0x4002_0000 | packet_id for packet_id in packet_ids if packet_id]
             self._send(pack(f">{len(words)}I", *words))
 
     def _acknowledge_one_by_one(self, packet_ids: list[int], receipt: Receipt) -> None:
         assert receipt.outcome is not None
+        acknowledgements: list[bytes] = []
+        refusal = None
         for index, packet_id in enumerate(packet_ids):
             outcome = receipt.exceptions.get(index, receipt.outcome)
             if packet_id == 0:
                 continue
             if outcome.kind is not Kind.REJECTED:
-                self._send(pack(">I", 0x4002_0000 | packet_id))
+                acknowledgements.append(pack(">I", 0x4002_0000 | packet_id))
             elif self._is_v5:
-                self._send(PubAckPacket(packet_id, reason_code=PubAckReasonCode(outcome.code)).write())
+                code = PubAckReasonCode(outcome.code)
+                acknowledgements.append(PubAckPacket(packet_id, reason_code=code).write())
             else:
                 # MQTT 3.1.1 has no negative PUBACK; a client resends when it connects again, so that is its way out.
-                self._refuse(outcome.code, outcome.reason)
-                return
+                refusal = outcome
+                break
+        self._send(b"".join(acknowledgements))  # sent even if empty: the shell may wait for this to read on
+        if refusal is not None:
+            self._refuse(refusal.code, refusal.reason)
 
 
 def properties_of(packet: PublishPacket | Will) -> Properties | None:

@@ -18,6 +18,8 @@ from core.mqtt.connection import Connection
 
 UNSETTLED_MAX_BYTES = 32 << 20  # read but not yet stored, over all connections: what a slow disk may cost in memory
 WRITE_HIGH_BYTES = 256 << 10  # written but not taken by a peer; beyond it the peer counts as congested
+SETTLE_SECONDS = 5.0  # how long a shutdown waits for commits, so that devices need not send again
+POLL_SECONDS = 0.005
 LINGER_SECONDS = 2.0  # how long a closing connection may take to read what it is still told
 
 
@@ -32,6 +34,7 @@ class Channel(asyncio.Protocol):
         self._connection: Connection
         self._flushing = False
         self._paused = False
+        self._stopping = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -52,6 +55,11 @@ class Channel(asyncio.Protocol):
             self._paused = True
             self._transport.pause_reading()
 
+    def stop_reading(self) -> None:
+        """Take nothing more from this peer."""
+        self._stopping = True
+        self._transport.pause_reading()
+
     def _wake(self) -> None:
         if not self._flushing:
             self._flushing = True
@@ -64,7 +72,7 @@ class Channel(asyncio.Protocol):
             self._transport.write(connection.take())
         if connection.closed:
             self._close()
-        elif self._paused and not connection.unsettled:
+        elif self._paused and not connection.unsettled and not self._stopping:
             self._paused = False
             self._transport.resume_reading()
 
@@ -109,7 +117,13 @@ class Listeners:
         loop = asyncio.get_running_loop()
         try:
             server = await loop.create_server(
-                lambda: Channel(self), address.host, address.port, ssl=context, backlog=1_024, reuse_address=True
+                lambda: Channel(self),
+                address.host,
+                address.port,
+                ssl=context,
+                ssl_handshake_timeout=self.broker.limits.connect_seconds if context else None,
+                backlog=1_024,
+                reuse_address=True,
             )
         except OSError as error:
             raise ConfigurationError(f"listener {address}", [error.strerror or str(error)]) from None
@@ -125,11 +139,17 @@ class Listeners:
         self._timer = asyncio.get_running_loop().call_later(1.0, self._tick)
 
     async def close(self) -> None:
-        """Stop listening, tell every client that the server shuts down, and wait until they have been told."""
+        """Stop listening and reading, acknowledge what was read, and tell every client that the server shuts down."""
         for server in self._servers:
             server.close()
         if self._timer is not None:
             self._timer.cancel()
+        for channel in self.channels:
+            channel.stop_reading()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                while self.broker.unsettled:
+                    await asyncio.sleep(POLL_SECONDS)
         self.broker.shut_down()
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):

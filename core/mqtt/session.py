@@ -17,6 +17,7 @@ from core.message import Message
 
 WAITING_MAX = 1_000  # messages in line for one slow client, as Mosquitto's max_queued_messages
 WAITING_MAX_BYTES = 16 << 20  # and their payloads: a client that never reads must not take the box's memory
+SUBSCRIPTIONS_MAX = 1_000  # filters of one client; AWS IoT allows 50
 INFLIGHT_MAX = 64  # unacknowledged QoS 1 publishes to one client, when it allows more
 
 
@@ -59,22 +60,24 @@ def outgoing_packet(message: Message, qos: int, retain: bool, packet_id: int | N
 class Session:
     """The state of one client identifier.
 
-    `send(packet)` queues a packet on the client's connection; `congested()` says that the connection's own buffer is
-    full, so that nothing more should be added to it now.
+    `send(packet)` queues a packet on the client's connection, and is False for one larger than the client takes;
+    `congested()` says that the connection's own buffer is full, so that nothing more should be added to it now;
+    `dropped(reason)` counts a message that is given up.
     """
 
     def __init__(
         self,
         client_id: str,
-        send: Callable[[PublishPacket], None],
+        send: Callable[[PublishPacket], bool],
         congested: Callable[[], bool],
+        dropped: Callable[[str], None],
         receive_max: int,
     ) -> None:
         self.client_id = client_id
         self.subscriptions: dict[str, Subscription] = {}
-        self.dropped = 0
         self._send = send
         self._congested = congested
+        self._dropped = dropped
         self._window = min(receive_max, INFLIGHT_MAX)
         self._inflight: dict[int, PublishPacket] = {}
         self._waiting: deque[tuple[Message, int, bool]] = deque()
@@ -106,12 +109,12 @@ class Session:
             self._transmit(message, qos, retain)
 
     def _wait(self, message: Message, qos: int, retain: bool) -> None:
-        full = len(self._waiting) >= WAITING_MAX or self._waiting_bytes >= WAITING_MAX_BYTES
-        if full and qos == 0:
-            self.dropped += 1
-            return
-        if full and not self._drop_one_qos0():
-            raise SlowConsumer
+        while len(self._waiting) >= WAITING_MAX or self._waiting_bytes >= WAITING_MAX_BYTES:
+            if qos == 0:
+                self._dropped("slow subscriber")
+                return
+            if not self._drop_one_qos0():
+                raise SlowConsumer
         self._waiting.append((message, qos, retain))
         self._waiting_bytes += len(message.payload)
 
@@ -120,7 +123,7 @@ class Session:
             if qos == 0:
                 del self._waiting[index]
                 self._waiting_bytes -= len(message.payload)
-                self.dropped += 1
+                self._dropped("slow subscriber")
                 return True
         return False
 
@@ -129,9 +132,8 @@ class Session:
         if qos:
             packet_id = self._next_packet_id()
         packet = outgoing_packet(message, qos, retain, packet_id)
-        if packet_id is not None:
+        if self._send(packet) and packet_id is not None:
             self._inflight[packet_id] = packet
-        self._send(packet)
 
     def _next_packet_id(self) -> int:
         # The window is far smaller than the number of identifiers, so this ends after at most `window` steps.

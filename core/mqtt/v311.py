@@ -6,7 +6,8 @@ Will not decide what a packet means: the order of packets, sessions and permissi
 has no word for, a negative PUBACK among them (the connection must not send one).
 
 The library's enumerations are not integers, whatever its stub says: they convert by `int()`, compare by `==`
-only, and are all true, QoS 0 included.
+only, and are all true, QoS 0 included. Calling one makes a new object each time, so `decode` takes its members
+by name: what it yields may be compared with `is`, as what the library itself reads may.
 
 Invariants:
 1. `decode` consumes whole packets only, and appends every packet that stands before the first malformed one.
@@ -51,6 +52,14 @@ LENGTH_MAX = 268_435_455  # what four bytes of remaining length can say (section
 SESSION_FOR_EVER = 0xFFFF_FFFF  # MQTT 5 for "never expires", which is what clean session 0 asks for
 CACHED_TOPICS_MAX = 4_096  # a site has a few thousand topics; a flood of names must not grow memory
 CACHED_TOPIC_BYTES_MAX = 256  # so the cache stays below about 2 MB; longer topics are checked each time
+
+_QOS = (QoS.AT_MOST_ONCE, QoS.AT_LEAST_ONCE, QoS.EXACTLY_ONCE)
+_GRANTED = {  # section 3.9.3
+    0x00: SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE,
+    0x01: SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE,
+    0x02: SubAckReasonCode.GRANTED_QOS_EXACTLY_ONCE,
+    0x80: SubAckReasonCode.UNSPECIFIED_ERROR,
+}
 
 _topics: dict[bytes, str] = {}
 
@@ -203,7 +212,7 @@ def _publish(first: int, data: bytes) -> PublishPacket:
     topic = _topic(body.binary())
     packet_id = body.packet_id() if qos else None
     return PublishPacket(
-        topic, body.rest(), qos=QoS(qos), retain=retain, packet_id=packet_id, duplicate=duplicate
+        topic, body.rest(), qos=_QOS[qos], retain=retain, packet_id=packet_id, duplicate=duplicate
     )
 
 
@@ -256,7 +265,7 @@ def _check_connect_flags(flags: int) -> None:
 
 def _will(body: _Body, flags: int) -> Will:
     topic = _topic(body.binary())
-    return Will(topic, payload=body.binary(), qos=QoS(flags >> 3 & 3), retain=bool(flags & 0x20))
+    return Will(topic, payload=body.binary(), qos=_QOS[flags >> 3 & 3], retain=bool(flags & 0x20))
 
 
 def _connack(body: _Body) -> ConnAckPacket:
@@ -275,7 +284,7 @@ def _subscribe(body: _Body) -> SubscribePacket:
         if qos > 2:
             raise MalformedPacket(MALFORMED, f"SUBSCRIBE with requested QoS byte {qos}")
         # RETAIN is cleared when a message goes to an established subscription (section 3.3.1.3).
-        filters.append(TopicFilter(pattern, max_qos=QoS(qos), retain_as_published=False))
+        filters.append(TopicFilter(pattern, max_qos=_QOS[qos], retain_as_published=False))
     if not filters:
         raise MalformedPacket(PROTOCOL_ERROR, "SUBSCRIBE without a topic filter")
     return SubscribePacket(packet_id, filters)
@@ -285,9 +294,9 @@ def _suback(body: _Body) -> SubAckPacket:
     packet_id, codes = body.packet_id(), body.rest()
     if not codes:
         raise MalformedPacket(PROTOCOL_ERROR, "SUBACK without a return code")
-    if bad := set(codes) - {0, 1, 2, 0x80}:
+    if bad := set(codes) - _GRANTED.keys():
         raise MalformedPacket(MALFORMED, f"SUBACK with return code {min(bad)}")
-    return SubAckPacket(packet_id, [SubAckReasonCode(code) for code in codes])
+    return SubAckPacket(packet_id, [_GRANTED[code] for code in codes])
 
 
 def _unsubscribe(body: _Body) -> UnsubscribePacket:

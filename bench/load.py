@@ -1,0 +1,258 @@
+"""One load generator for every broker: raw sockets, QoS 1, a window of unacknowledged publishes per connection.
+
+    python -m bench.load --port 1883 --connections 10 --seconds 5
+
+prints how many publishes the broker on that loopback port acknowledged, in how many seconds, how many that is per
+second, and how much processor time the generator itself took.
+
+How it stays far cheaper than a broker: each connection's packets are made once, as one ring of bytes in which the
+packet identifiers count from 1 to `RING_PACKETS`; what may be sent is then a slice of that ring, and since MQTT
+wants PUBACKs in the order of the publishes (3.1.1 section 4.6), what must come back is a slice of another ring, so
+one comparison checks a whole read. Acknowledgements of another form (MQTT 5 has several) are decoded one by one.
+A short pause between rounds lets acknowledgements gather, also from a broker that writes each PUBACK alone.
+
+It stops by itself, and fails when the broker answers wrongly, closes a connection or stands still.
+"""
+
+import argparse
+import json
+import selectors
+import socket
+import time
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import mqtt5
+import orjson
+from mqtt5 import ConnAckPacket, ConnAckReasonCode, ConnectPacket, Packet, PublishPacket, QoS
+
+from core.errors import TidegateError
+from core.mqtt import v5, v311
+from devices import recordings
+from devices.recordings import Reading
+
+HOST = "127.0.0.1"
+WINDOW = 100  # publishes in flight per connection: enough that no broker waits for us
+PAYLOAD_BYTES = 100
+RING_PACKETS = 4_096  # distinct packets per connection: about 0.6 MB, and enough variety for a compressor
+READ_BYTES = 1 << 16
+PAUSE_SECONDS = 50e-6  # less than a broker needs for a window, so none is idle; Mosquitto is fastest with it
+STALL_SECONDS = 30.0  # a broker that acknowledges nothing for so long has failed
+PACKET_BYTES_MAX = 1 << 16  # no answer to a publisher is longer
+
+Version = Literal[5, 311]
+
+
+class LoadFailed(TidegateError):
+    """The broker refused, answered wrongly, closed a connection or stood still."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What was acknowledged. `cpu_seconds` is the generator's own processor time."""
+
+    connections: int
+    acknowledged: int
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def per_second(self) -> float:
+        """Acknowledged publishes per second."""
+        return self.acknowledged / self.seconds
+
+
+class Sensor:
+    """One connection: a ring of publishes, a ring of the acknowledgements they must get, and how far both are."""
+
+    def __init__(self, port: int, number: int, window: int, version: Version) -> None:
+        codec = v5 if version == 5 else v311
+        packets = _packets(number, version)
+        self.window = window
+        self.sent = 0  # bytes since the beginning, as if the ring were endless
+        self.acknowledged = 0  # packets
+        self._size = len(packets[0])
+        self._publishes = memoryview(b"".join(packets))
+        self._acks = b"".join(b"\x40\x02" + identifier.to_bytes(2) for identifier in range(1, RING_PACKETS + 1)) * 2
+        self._tail = b""
+        self.socket = socket.create_connection((HOST, port), timeout=STALL_SECONDS)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._greet(codec.encode(ConnectPacket(f"load-{number}", clean_start=True)), version)
+        self.socket.setblocking(False)
+
+    def _greet(self, connect: bytes, version: Version) -> None:
+        self.socket.sendall(connect)
+        answer = connack(self.socket, version)
+        if answer.reason_code != ConnAckReasonCode.SUCCESS:
+            raise LoadFailed(f"the broker refuses the connection: {answer.reason_code}")
+        self.window = min(self.window, answer.receive_max)
+
+    def send(self, packets_max: int) -> bool:
+        """Send what the window allows, up to the packet `packets_max`; whether the socket took all of it."""
+        allowed = min(self.acknowledged + self.window, packets_max) * self._size
+        while self.sent < allowed:
+            start = self.sent % len(self._publishes)
+            try:
+                count = self.socket.send(self._publishes[start : start + allowed - self.sent])
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                raise LoadFailed(f"the broker closed a connection: {error}") from None
+            self.sent += count
+        return True
+
+    def receive(self) -> int:
+        """Take what the broker has sent; how many publishes that acknowledges."""
+        try:
+            data = self._tail + self.socket.recv(READ_BYTES)
+        except OSError as error:
+            raise LoadFailed(f"the broker closed a connection: {error}") from None
+        if len(data) == len(self._tail):
+            raise LoadFailed("the broker closed a connection")
+        start = self.acknowledged % RING_PACKETS * 4
+        whole = len(data) & ~3
+        if whole and self._acks[start : start + whole] == data[:whole]:
+            self._tail = data[whole:]
+            count = whole // 4
+        else:
+            count = self._receive_others(data)
+        self.acknowledged += count
+        return count
+
+    def _receive_others(self, data: bytes) -> int:
+        """Decode acknowledgements that are not the plain four bytes, each in its place."""
+        packets: list[Packet] = []
+        self._tail = data[v5.decode(data, packets, PACKET_BYTES_MAX) :]
+        for offset, packet in enumerate(packets):
+            expected = (self.acknowledged + offset) % RING_PACKETS + 1
+            if not isinstance(packet, mqtt5.PubAckPacket) or packet.packet_id != expected:
+                raise LoadFailed(f"expected the acknowledgement of packet {expected}, not {packet}")
+            if int(packet.reason_code) >= 0x80:
+                raise LoadFailed(f"the broker refuses a publish: {packet.reason_code}")
+        return len(packets)
+
+
+def connack(connection: socket.socket, version: Version) -> ConnAckPacket:
+    """Read the broker's answer to CONNECT. Raises LoadFailed when there is none, OSError when the socket fails."""
+    codec = v5 if version == 5 else v311
+    data, packets = b"", list[Packet]()
+    while not packets:
+        more = connection.recv(READ_BYTES)
+        if not more:
+            raise LoadFailed("the broker closed the connection instead of answering CONNECT")
+        data += more
+        codec.decode(data, packets, PACKET_BYTES_MAX)
+    if not isinstance(packets[0], ConnAckPacket):
+        raise LoadFailed(f"the broker answers CONNECT with {packets[0]}")
+    return packets[0]
+
+
+def _packets(number: int, version: Version) -> list[bytes]:
+    """A ring of publishes with real readings, each of exactly PAYLOAD_BYTES, so that all packets have one size."""
+    codec = v5 if version == 5 else v311
+    readings = recordings.load("machine").readings
+    topic = f"plant/line/m{number}/telemetry"
+    packets = []
+    for identifier in range(1, RING_PACKETS + 1):
+        reading = readings[(number * RING_PACKETS + identifier) % len(readings)]
+        packet = PublishPacket(topic, _payload(reading), qos=QoS.AT_LEAST_ONCE, packet_id=identifier)
+        packets.append(codec.encode(packet))
+    return packets
+
+
+def _payload(reading: Reading) -> bytes:
+    fields = {"reading": reading.number, "time": reading.time, "temperature": reading.value, "pad": ""}
+    bare = len(orjson.dumps(fields))
+    return orjson.dumps({**fields, "pad": "." * (PAYLOAD_BYTES - bare)})
+
+
+def run(
+    port: int,
+    *,
+    connections: int = 10,
+    seconds: float | None = None,
+    messages: int | None = None,
+    window: int = WINDOW,
+    version: Version = 311,
+) -> Load:
+    """Publish to the broker on loopback `port` for `seconds`, or `messages` publishes; give one of the two.
+
+    With `messages`, every one of them has been acknowledged on return. Raises LoadFailed.
+    """
+    shares = _shares(messages, connections)
+    sensors = [Sensor(port, number, window, version) for number in range(connections)]
+    try:
+        started, cpu = time.perf_counter(), time.process_time()
+        _drive(list(zip(sensors, shares, strict=True)), started + seconds if seconds else float("inf"))
+        took, cpu = time.perf_counter() - started, time.process_time() - cpu
+    finally:
+        for sensor in sensors:
+            sensor.socket.close()
+    return Load(connections, sum(sensor.acknowledged for sensor in sensors), took, cpu)
+
+
+def _shares(messages: int | None, connections: int) -> list[int]:
+    if messages is None:
+        return [1 << 62] * connections
+    each, rest = divmod(messages, connections)
+    return [each + (number < rest) for number in range(connections)]
+
+
+def _drive(work: list[tuple[Sensor, int]], deadline: float) -> None:
+    """Keep every sensor's window full until its share is acknowledged or the deadline has passed."""
+    selector = selectors.DefaultSelector()
+    unfinished = len(work)
+    for sensor, share in work:
+        selector.register(sensor.socket, selectors.EVENT_READ, (sensor, share))
+        _send(selector, sensor, share)
+    while unfinished and (left := deadline - time.perf_counter()) > 0:
+        ready = selector.select(min(left, STALL_SECONDS))
+        if not ready and left > STALL_SECONDS:
+            raise LoadFailed(f"the broker acknowledged nothing for {STALL_SECONDS:.0f} seconds")
+        time.sleep(PAUSE_SECONDS)
+        for key, events in ready:
+            sensor, share = key.data
+            if events & selectors.EVENT_READ and sensor.receive() and sensor.acknowledged == share:
+                unfinished -= 1
+                selector.unregister(sensor.socket)
+            else:
+                _send(selector, sensor, share)
+
+
+def _send(selector: selectors.BaseSelector, sensor: Sensor, share: int) -> None:
+    wanted = selectors.EVENT_READ | (0 if sensor.send(share) else selectors.EVENT_WRITE)
+    if selector.get_key(sensor.socket).events != wanted:
+        selector.modify(sensor.socket, wanted, (sensor, share))
+
+
+def main() -> None:
+    """Load one broker that already runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, default=1883, help="loopback port of the broker")
+    parser.add_argument("--connections", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--messages", type=int, help="publish so many, instead of for --seconds")
+    parser.add_argument("--window", type=int, default=WINDOW, help="publishes in flight per connection")
+    parser.add_argument("--mqtt", type=int, choices=[311, 5], default=311)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    try:
+        load = run(
+            options.port,
+            connections=options.connections,
+            seconds=None if options.messages else options.seconds,
+            messages=options.messages,
+            window=options.window,
+            version=options.mqtt,
+        )
+    except (TidegateError, OSError) as error:
+        raise SystemExit(f"bench.load: {error}") from None
+    if options.json:
+        print(json.dumps({**asdict(load), "per_second": load.per_second}, indent=2))
+        return
+    print(f"{load.acknowledged:,} acknowledged in {load.seconds:.2f} s on {load.connections} connections")
+    print(f"{load.per_second:,.0f} per second; the generator took {load.cpu_seconds:.2f} s of processor time")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+"""The way of a message through the edge: local reactions at once, the acknowledgement when it is on the disk."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from mqtt5 import ConnectPacket, Packet, PubAckPacket, PublishPacket, QoS, SubscribePacket, TopicFilter
+
+from core import blocks
+from core.message import Message
+from core.mqtt import v5
+from core.mqtt.broker import Broker
+from core.mqtt.connection import Connection
+from core.receipts import DELIVERED, STORED, Batch, Kind, Receipt
+from core.telemetry import Counters
+from devices.access import OpenAccess
+from edge.buffer import QUOTA_EXCEEDED, Buffer
+from edge.gateway import REPUBLISH_DEPTH_MAX, Gateway
+from edge.lanes import CLOCK_PLAUSIBLE_MS, Lane, LaneIndex, WhenFull
+from rules import files
+from rules.engine import RuleSet
+
+NOW = CLOCK_PLAUSIBLE_MS + 10**9
+ALARMS = Lane("alarms", ("alarm/#",))
+PLANT = Lane("plant", ("plant/#",))
+LANES = (ALARMS, PLANT)
+
+
+def rules(text: str) -> RuleSet:
+    return files.parse({"rules.yaml": text}, supported=frozenset({"republish"}))
+
+
+def republish(name: str, source: str, topic: str, sql: str = "SELECT *", where: str = "") -> str:
+    return (
+        f"{name}:\n"
+        f"  awsIotSqlVersion: '2016-03-23'\n"
+        f'  sql: "{sql} FROM \'{source}\'{where}"\n'
+        f'  actions: [{{ republish: {{ topic: "{topic}", qos: 1 }} }}]\n'
+    )
+
+
+OVERHEAT = republish("Overheat", "plant/+/t", "alarm/${topic(2)}", where=" WHERE t > 100")
+
+
+class Site:
+    """A gateway with its broker and buffer, without sockets, that can be killed and started again."""
+
+    def __init__(self, path: Path, lanes: tuple[Lane, ...], text: str) -> None:
+        self.counters = Counters()
+        self.lanes = lanes
+        self._path = path
+        self._text = text
+        self.buffer: Buffer | None = None
+
+    async def start(self) -> None:
+        self.buffer = await Buffer.open(self._path / "buffer.db", self.lanes, self.counters) if self.lanes else None
+        self.gateway = Gateway(rules(self._text), LaneIndex(self.lanes), self.buffer, self.counters)
+        self.broker = Broker(OpenAccess(), self.gateway.accept, self.counters)
+        self.gateway.broker = self.broker
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start()
+
+    async def stop(self) -> None:
+        if self.buffer is not None:
+            await self.buffer.close()
+
+    def connect(self, client_id: str, *filters: str) -> Connection:
+        connection = self.broker.open("here", None, lambda: None, 0.0)
+        connection.receive(ConnectPacket(client_id).write(), 0.0, NOW)
+        if filters:
+            wanted = [TopicFilter(pattern, max_qos=QoS.AT_MOST_ONCE) for pattern in filters]
+            connection.receive(SubscribePacket(1, wanted).write(), 0.0, NOW)
+        connection.take()
+        return connection
+
+    def offer(
+        self, *messages: Message, client: str = "press", first_id: int = 1, resent: bool = False
+    ) -> "asyncio.Future[Receipt]":
+        settled: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        ids = list(range(first_id, first_id + len(messages)))
+        again = list(range(len(messages))) if resent else []
+        self.gateway.accept(Batch(list(messages), Receipt(settled.set_result), client, ids, again))
+        return settled
+
+    async def held(self, lane: Lane) -> list[tuple[str, bytes]]:
+        """Topic and payload of everything in a lane."""
+        assert self.buffer is not None
+        found, _ = await self.buffer.read(lane, [], 1 << 24)
+        return [(m.topic, m.payload) for chunk in found for m in blocks.decode(chunk.block)]
+
+
+def said(topic: str, payload: bytes) -> Message:
+    return Message(topic, payload, 1, False, "press", NOW)
+
+
+def heard(connection: Connection) -> list[tuple[str, bytes]]:
+    packets: list[Packet] = []
+    v5.decode(connection.take(), packets, 1 << 20)
+    return [(packet.topic, packet.payload) for packet in packets if isinstance(packet, PublishPacket)]
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    site = Site(tmp_path, LANES, OVERHEAT)
+    await site.start()
+    yield site
+    await site.stop()
+
+
+# -- react first, acknowledge last -------------------------------------------------------------------------------------
+
+
+async def test_subscribers_hear_before_the_disk_has_it_and_the_device_is_told_after(site: Site, tmp_path: Path) -> None:
+    watch, press = site.connect("watch", "#"), site.connect("press")
+    other = sqlite3.connect(tmp_path / "buffer.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")  # nothing can be committed now
+    packet = PublishPacket("plant/1/t", b'{"t":101}', qos=QoS.AT_LEAST_ONCE, packet_id=7)
+    press.receive(packet.write(), 0.0, NOW)
+    assert heard(watch) == [("plant/1/t", b'{"t":101}'), ("alarm/1", b'{"t":101}')]
+    later = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.2, later.set)
+    await later.wait()
+    assert press.take() == b""
+    other.execute("ROLLBACK")
+    other.close()
+    assert site.buffer is not None
+    await site.buffer.close()  # which ends with everything settled
+    packets: list[Packet] = []
+    v5.decode(press.take(), packets, 1 << 20)
+    assert [type(packet) for packet in packets] == [PubAckPacket]
+
+
+async def test_a_message_and_what_rules_make_of_it_are_stored_together(site: Site) -> None:
+    receipt = await site.offer(said("plant/1/t", b'{"t":101}'), said("plant/2/t", b'{"t":99}'))
+    assert (receipt.outcome, receipt.exceptions) == (STORED, {})
+    assert await site.held(PLANT) == [("plant/1/t", b'{"t":101}'), ("plant/2/t", b'{"t":99}')]
+    assert await site.held(ALARMS) == [("alarm/1", b'{"t":101}')]
+
+
+async def test_what_no_lane_wants_is_delivered_and_not_stored(site: Site) -> None:
+    watch = site.connect("watch", "#")
+    receipt = site.offer(said("office/door", b"open")).result()  # settled at once: there is no disk to wait for
+    assert receipt.outcome == DELIVERED
+    assert heard(watch) == [("office/door", b"open")]
+    assert await site.held(PLANT) == await site.held(ALARMS) == []
+
+
+async def test_what_only_a_rule_sends_to_a_lane_is_stored_before_the_acknowledgement(tmp_path: Path) -> None:
+    site = Site(tmp_path, (ALARMS,), OVERHEAT)
+    await site.start()
+    receipt = await site.offer(said("plant/1/t", b'{"t":101}'))
+    assert receipt.outcome == STORED
+    assert await site.held(ALARMS) == [("alarm/1", b'{"t":101}')]
+    await site.stop()
+
+
+async def test_without_an_uplink_everything_is_delivered(tmp_path: Path) -> None:
+    site = Site(tmp_path, (), OVERHEAT)
+    await site.start()
+    watch = site.connect("watch", "alarm/#")
+    assert site.offer(said("plant/1/t", b'{"t":101}')).result().outcome == DELIVERED
+    assert heard(watch) == [("alarm/1", b'{"t":101}')]
+
+
+async def test_a_batch_that_lanes_share_has_one_receipt_with_exceptions(tmp_path: Path) -> None:
+    full = Lane("full", ("plant/#",), max_bytes=1, when_full=WhenFull.REJECT)
+    site = Site(tmp_path, (full, ALARMS), "")
+    await site.start()
+    await site.offer(said("plant/1", b"fills the lane"))
+    receipt = await site.offer(said("alarm/1", b"a"), said("plant/1", b"too much"), said("office", b"unwanted"))
+    assert receipt.outcome == STORED
+    assert {index: (o.kind, o.code) for index, o in receipt.exceptions.items()} == {
+        1: (Kind.REJECTED, QUOTA_EXCEEDED)
+    }
+    assert await site.held(ALARMS) == [("alarm/1", b"a")]
+    assert await site.held(full) == [("plant/1", b"fills the lane")]
+    await site.stop()
+
+
+# -- resends -----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_stored_before_a_crash_and_comes_again_is_acknowledged_and_not_taken_twice(site: Site) -> None:
+    message = said("plant/1/t", b'{"t":101}')
+    await site.offer(message)
+    await site.restart()
+    watch = site.connect("watch", "#")
+    receipt = await site.offer(message, said("plant/1/t", b'{"t":1}'), resent=True)
+    assert receipt.outcome == STORED
+    assert {outcome.kind for outcome in receipt.exceptions.values()} <= {Kind.STORED}
+    assert heard(watch) == [("plant/1/t", b'{"t":1}')]  # only the one that is new
+    assert await site.held(PLANT) == [("plant/1/t", b'{"t":101}'), ("plant/1/t", b'{"t":1}')]
+    assert await site.held(ALARMS) == [("alarm/1", b'{"t":101}')]
+    assert site.counters.value("messages_resent_total") == 1
+
+
+async def test_a_batch_of_nothing_but_resends_is_acknowledged(site: Site) -> None:
+    messages = [said("plant/1/t", b"1"), said("plant/1/t", b"2")]
+    await site.offer(*messages)
+    await site.restart()
+    receipt = await site.offer(*messages, resent=True)
+    assert all(receipt.exceptions.get(index, receipt.outcome) == STORED for index in range(2))
+    assert len(await site.held(PLANT)) == 2
+
+
+async def test_a_resend_is_known_once(site: Site) -> None:
+    message = said("plant/1/t", b"on")
+    await site.offer(message)
+    await site.restart()
+    await site.offer(message, resent=True)
+    await site.offer(message, resent=True)
+    assert len(await site.held(PLANT)) == 2
+
+
+async def test_a_message_without_the_dup_flag_is_new_though_it_looks_the_same(site: Site) -> None:
+    message = said("plant/1/t", b"on")
+    await site.offer(message)
+    await site.restart()
+    await site.offer(message)
+    assert len(await site.held(PLANT)) == 2
+
+
+async def test_a_message_that_comes_twice_without_a_restart_is_stored_twice(site: Site) -> None:
+    message = said("plant/1/t", b"on")
+    await site.offer(message)
+    await site.offer(message, resent=True)
+    assert len(await site.held(PLANT)) == 2
+
+
+async def test_a_resend_of_another_client_is_new(site: Site) -> None:
+    message = said("plant/1/t", b"on")
+    await site.offer(message)
+    await site.restart()
+    await site.offer(message, client="mill", resent=True)
+    assert len(await site.held(PLANT)) == 2
+
+
+async def test_a_message_that_a_full_lane_rejected_is_taken_when_it_comes_again_after_a_restart(tmp_path: Path) -> None:
+    lane = Lane("small", ("#",), max_bytes=10, when_full=WhenFull.REJECT)
+    site = Site(tmp_path, (lane,), "")
+    await site.start()
+    await site.offer(said("a", b"fills the lane"))
+    receipt = await site.offer(said("a", b"rejected"), first_id=2)
+    assert receipt.exceptions[0].kind is Kind.REJECTED
+    await site.restart()
+    assert site.buffer is not None
+    [chunk], _ = await site.buffer.read(lane, [], 1)
+    await site.buffer.remove("small", [chunk.id])
+    receipt = await site.offer(said("a", b"rejected"), first_id=2, resent=True)
+    assert (receipt.outcome, receipt.exceptions) == (STORED, {})
+    assert await site.held(lane) == [("a", b"rejected")]
+    await site.stop()
+
+
+# -- rules -------------------------------------------------------------------------------------------------------------
+
+
+async def test_rules_that_set_each_other_off_are_stopped_and_counted(tmp_path: Path) -> None:
+    loop = republish("There", "a/#", "b/1") + republish("Back", "b/#", "a/1")
+    site = Site(tmp_path, (Lane("all", ("#",)),), loop)
+    await site.start()
+    watch = site.connect("watch", "#")
+    receipt = await site.offer(said("a/1", b"x"))
+    assert receipt.outcome == STORED
+    assert len(heard(watch)) == REPUBLISH_DEPTH_MAX + 1
+    assert site.counters.value("rules_loops_total") == 1
+    await site.stop()
+
+
+@pytest.mark.parametrize("level", ["#", "+", "a/#/b", "\\u0000", "x" * 70_000, "/" * 200])
+async def test_a_payload_cannot_make_a_rule_publish_to_a_topic_that_mqtt_forbids(tmp_path: Path, level: str) -> None:
+    text = republish("By name", "plant/#", "alarm/${name}").replace("By name", "ByName")
+    site = Site(tmp_path, LANES, text)
+    await site.start()
+    watch = site.connect("watch", "#")
+    bad = said("plant/1", f'{{"name":"{level}"}}'.encode())
+    good = said("plant/2", b'{"name":"fire"}')
+    receipt = await site.offer(bad, good)
+    assert (receipt.outcome, receipt.exceptions) == (STORED, {})
+    assert [topic for topic, _ in heard(watch)] == ["plant/1", "plant/2", "alarm/fire"]
+    assert await site.held(ALARMS) == [("alarm/fire", good.payload)]
+    assert site.counters.value("rules_failed_total", rule="ByName") == 1
+    await site.stop()
+
+
+async def test_a_rule_that_fails_for_one_message_costs_only_its_own_effect(tmp_path: Path) -> None:
+    nine_times = " + ".join(["x"] * 9)
+    site = Site(tmp_path, LANES, republish("Grow", "plant/#", "alarm/1", sql=f"SELECT {nine_times} AS y"))
+    await site.start()
+    receipt = await site.offer(said("plant/1", b'{"x":"%s"}' % (b"x" * 130_000)), said("plant/1", b'{"x":"ab"}'))
+    assert (receipt.outcome, receipt.exceptions) == (STORED, {})
+    assert len(await site.held(PLANT)) == 2
+    assert await site.held(ALARMS) == [("alarm/1", b'{"y":"%s"}' % (b"ab" * 9))]
+    assert site.counters.value("rules_failed_total", rule="Grow") == 1
+    await site.stop()
+
+
+async def test_rules_can_be_replaced_while_messages_come(site: Site) -> None:
+    await site.offer(said("plant/1/t", b'{"t":101}'))
+    site.gateway.rules = rules(republish("Any", "plant/+/t", "alarm/any"))
+    await site.offer(said("plant/1/t", b'{"t":1}'), first_id=2)
+    site.gateway.rules = rules("")
+    await site.offer(said("plant/1/t", b'{"t":102}'), first_id=3)
+    assert [topic for topic, _ in await site.held(ALARMS)] == ["alarm/1", "alarm/any"]
