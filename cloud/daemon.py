@@ -146,6 +146,7 @@ async def serve(config_path: Path, life: Life) -> None:
                 await cloud.listeners.open(section.address, context)
             tasks = [group.create_task(work, name=name) for name, work in cloud.background()]
             life.on_reload(cloud.reload)
+            life.watch("store", lambda: store.alive)
             life.ready(f"{len(rules)} rules, listening on {', '.join(map(str, cloud.listeners.addresses))}")
             await life.stop_requested()
             await cloud.listeners.close()

@@ -6,7 +6,7 @@ inside the transaction that also takes the messages out of the inbox. What rules
 """
 
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -16,6 +16,7 @@ from cloud.targets.streams import Streams
 from cloud.targets.tables import Tables
 from core.message import Message
 from core.telemetry import Counters, get_logger
+from core.topics import InvalidTopic, check_name
 from rules.actions import Action, DynamoDBv2, Firehose, Republish, Sns
 from rules.engine import NOTHING, Event, Rule, RuleSet, output_bytes
 from rules.errors import EvaluationError
@@ -63,6 +64,8 @@ class Effects:
     records: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     notifications: dict[str, list[Notification]] = field(default_factory=lambda: defaultdict(list))
     heard: list[Message] = field(default_factory=list)
+    failed: Counter[str] = field(default_factory=Counter)  # evaluations, by rule
+    loops: int = 0
 
     def gather(self, rules: RuleSet, messages: Iterable[tuple[Message, tuple[str | int, ...]]], now_ms: int) -> None:
         """Apply the rules to messages, each with the key (edge, lane, epoch, sequence) that names it for ever."""
@@ -80,6 +83,7 @@ class Effects:
                 if depth < REPUBLISH_DEPTH_MAX:
                     self._hear(rules, made, its_key, now_ms, depth + 1)
                 else:
+                    self.loops += 1
                     log.warning("rules republish in a loop; stopped", rule=rule.name, topic=made.topic)
 
     def _run(
@@ -94,7 +98,8 @@ class Effects:
                 self._act(action, event, output, payload, (*key, rule.name, index), now_ms)
                 for index, action in enumerate(rule.actions)
             ]
-        except EvaluationError as error:
+        except (EvaluationError, InvalidTopic) as error:
+            self.failed[rule.name] += 1
             log.warning("a rule failed", rule=rule.name, error=error)
             return []
         return [entry for entry in made if entry is not None]
@@ -112,7 +117,9 @@ class Effects:
                 notification = Notification(message_id(*key), payload, now_ms, structured)
                 self.notifications[action.target_arn].append(notification)
             case Republish():
-                return Message(action.topic.render(event), payload, action.qos, received_at=now_ms), key
+                topic = action.topic.render(event)
+                check_name(topic)
+                return Message(topic, payload, action.qos, received_at=now_ms), key
         return None
 
     def apply(self, connection: sqlite3.Connection, targets: Targets, now_ms: int) -> list[tuple[str, str]]:

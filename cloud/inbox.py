@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import orjson
 
 from cloud.ranges import Range, claim
+from core.errors import TidegateError
 from core.frames import Header
 
 RANGES_MAX = 10_000  # gaps per lane; each is an outage of a lane drained newest first, or a drop
@@ -31,7 +32,7 @@ PRAGMA journal_size_limit=16777216;
 """
 
 
-class TooManyGaps(Exception):
+class TooManyGaps(TidegateError):
     """The ranges of a lane have become more than can be kept; something is wrong with that edge."""
 
 

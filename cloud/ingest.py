@@ -27,6 +27,7 @@ DIRECT = "direct"  # the lane, and edge "", of what clients publish here themsel
 QUOTA_EXCEEDED = 0x97
 PAYLOAD_FORMAT_INVALID = 0x99
 IMPLEMENTATION_SPECIFIC = 0x83
+NUMBER_MAX = 2**63 - 1  # what SQLite's integers hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ class Ingest:
             header, _ = frames.decode(frame)
             if topic != frames.topic(header.edge, header.lane):
                 raise frames.MalformedFrame("the frame is from another edge or lane than its topic says")
+            if max(header.epoch, header.last) > NUMBER_MAX or header.floor > header.first:
+                raise frames.MalformedFrame("the frame's numbers make no sense")
         except TidegateError as error:
             self._counters.add("frames_refused_total")
             log.warning("a frame was refused", topic=topic, reason=error)
@@ -80,7 +83,7 @@ class Ingest:
     def _wrap(self, messages: list[Message]) -> Arrival:
         first = self._next
         self._next += len(messages)
-        frame = frames.encode("", DIRECT, self._epoch, first, 1, messages)
+        frame = frames.encode("", DIRECT, self._epoch, first, first, messages)  # what failed before is not sent again
         return Arrival(frames.read_header(frame), frame)
 
     def _committed(
@@ -90,7 +93,7 @@ class Ingest:
         if counts is None:
             log.error("nothing can be stored; edges are not acknowledged", error=error)
             code = IMPLEMENTATION_SPECIFIC if isinstance(error, inbox.TooManyGaps) else QUOTA_EXCEEDED
-            batch.receipt.settle(rejected("not stored", code))
+            batch.receipt.settle(rejected("not stored", code), exceptions)
             return
         for arrival, count in zip(arrivals, counts, strict=True):
             self._counters.add("frames_received_total")

@@ -9,7 +9,7 @@ When the disk refuses, the step is tried again; the inbox keeps what it has.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from cloud import inbox
 from cloud.effects import Effects, Targets, count_refused
@@ -75,8 +75,15 @@ class Worker:
             return False
         at = now_ms()
         effects = Effects()
+        damaged = 0
         for entry in entries:
-            effects.gather(self.rules, _fresh(entry), at)
+            try:
+                fresh = _fresh(entry)
+            except frames.MalformedFrame as error:
+                damaged += sum(last - first + 1 for first, last in entry.fresh)
+                log.error("a frame in the inbox is damaged; its messages are lost", reason=error)
+            else:
+                effects.gather(self.rules, fresh, at)
             await asyncio.sleep(0)
 
         def commit(connection: sqlite3.Connection) -> list[tuple[str, str]]:
@@ -85,15 +92,26 @@ class Worker:
             return refused
 
         count_refused(await self._store.run(commit), self._counters)
-        self._counters.add("messages_applied_total", len(effects.heard))
+        self._count(effects, damaged)
         self._publish(effects.heard)
         self._wake_targets()
         return True
 
+    def _count(self, effects: Effects, damaged: int) -> None:
+        self._counters.add("messages_applied_total", len(effects.heard))
+        for rule, count in effects.failed.items():
+            self._counters.add("rules_failed_total", count, rule=rule)
+        if effects.loops:
+            self._counters.add("rules_loops_total", effects.loops)
+        if damaged:
+            self._counters.dropped("damaged on disk", damaged)
 
-def _fresh(entry: Entry) -> Iterator[tuple[Message, tuple[str | int, ...]]]:
-    """The new messages of an entry, each with the key that names it for ever."""
+
+def _fresh(entry: Entry) -> list[tuple[Message, tuple[str | int, ...]]]:
+    """The new messages of an entry, each with the key that names it for ever; raises MalformedFrame."""
     header, messages = frames.decode(entry.frame)
-    for first, last in entry.fresh:
-        for number in range(first, last + 1):
-            yield messages[number - header.first], (header.edge, header.lane, header.epoch, number)
+    return [
+        (messages[number - header.first], (header.edge, header.lane, header.epoch, number))
+        for first, last in entry.fresh
+        for number in range(first, last + 1)
+    ]

@@ -92,6 +92,11 @@ class Store:
         self.submit(job, lambda result, error: _finish(future, result, error))
         return await future
 
+    @property
+    def alive(self) -> bool:
+        """Whether the writer's thread is there to do its work."""
+        return self._thread.is_alive()
+
     async def checkpoint(self) -> None:
         """Move the write-ahead log into the database file and give the log's disk space back."""
         future: asyncio.Future[None] = self._loop.create_future()

@@ -103,6 +103,11 @@ class Buffer:
             raise
         return buffer
 
+    @property
+    def alive(self) -> bool:
+        """Whether the writer's thread is there to do its work."""
+        return self._store.alive
+
     async def close(self) -> None:
         """Commit what gathered, settle its receipts, and close the file."""
         while self._waiting or self._committing:

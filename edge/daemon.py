@@ -122,6 +122,7 @@ async def serve(config_path: Path, life: Life) -> None:
                 await edge.listeners.open(section.address, context)
             tasks = [group.create_task(work, name=name) for name, work in edge.background(uplink_context)]
             life.on_reload(edge.reload)
+            life.watch("buffer", lambda: buffer is None or buffer.alive)
             life.ready(f"{len(rules)} rules, listening on {', '.join(map(str, edge.listeners.addresses))}")
             await life.stop_requested()
             await edge.listeners.close()

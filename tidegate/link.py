@@ -65,25 +65,31 @@ class Link:
             writer.transport.abort()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self._up:
-            writer.transport.abort()
-            return
+        self._writers.add(writer)
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._target)
         except OSError:
-            writer.transport.abort()
-            return
-        self._writers |= {writer, far_writer}
+            far_writer = None
+        if far_writer is not None and self._up:
+            self._writers.add(far_writer)
+            await self._exchange(reader, writer, far_reader, far_writer)
+        for each in filter(None, (writer, far_writer)):
+            self._writers.discard(each)
+            each.transport.abort()
+
+    async def _exchange(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        far_reader: asyncio.StreamReader,
+        far_writer: asyncio.StreamWriter,
+    ) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, far_writer, up=True))
                 group.create_task(self._pump(far_reader, writer, up=False))
         except* OSError:
-            pass
-        finally:
-            self._writers -= {writer, far_writer}
-            writer.transport.abort()
-            far_writer.transport.abort()
+            pass  # one side is gone, or the link was cut
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
         while piece := await reader.read(PIECE_BYTES):
