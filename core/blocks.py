@@ -31,6 +31,7 @@ from core.errors import TidegateError
 from core.message import Message, Properties
 from core.mqtt import v5
 from core.mqtt.errors import MalformedPacket
+from core.mqtt.properties import arguments, properties_of
 from core.topics import check_name
 
 VERSION = 1
@@ -95,16 +96,7 @@ def _table(values: list[str]) -> tuple[bytes, bytes]:
 
 
 def _encode_properties(properties: Properties) -> bytes:
-    packet = mqtt5.PublishPacket(
-        "-",
-        b"",
-        payload_format_indicator=properties.payload_format_indicator,
-        message_expiry_interval=properties.message_expiry_interval,
-        content_type=properties.content_type,
-        response_topic=properties.response_topic,
-        correlation_data=properties.correlation_data,
-        user_properties=list(properties.user_properties),
-    ).write()
+    packet = v5.encode(mqtt5.PublishPacket("-", b"", **arguments(properties)))
     return struct.pack("<I", len(packet)) + packet
 
 
@@ -167,17 +159,10 @@ class _Reader:
             return table * count
         return [table[number] for number in self._unpack(f"<{count}H")]
 
-    def _properties(self) -> Properties:
+    def _properties(self) -> Properties | None:
         (length,) = self._unpack("<I")
         packets: list[mqtt5.Packet] = []
         v5.decode(self._take(length), packets, length)
         if len(packets) != 1 or not isinstance(packet := packets[0], mqtt5.PublishPacket):
             raise MalformedBlock("properties are not where they should be")
-        return Properties(
-            packet.payload_format_indicator,
-            packet.message_expiry_interval,
-            packet.content_type,
-            packet.response_topic,
-            packet.correlation_data,
-            tuple(packet.user_properties),
-        )
+        return properties_of(packet)

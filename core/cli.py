@@ -19,8 +19,10 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h; the systemd units do not restart on it
 
+PIPE_COLUMNS = 160  # a file or a pipe has no width; wide enough that rows stay on a line
+
 # No markup and no emoji: what is printed comes from devices, and may hold brackets and colons of its own.
-out = Console(highlight=False, markup=False, emoji=False)
+out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]

@@ -41,8 +41,9 @@ from core.message import Message
 from core.mqtt import v5, v311
 from core.mqtt.access import Identity
 from core.mqtt.errors import MalformedPacket
-from core.mqtt.inbound import Inbound, Receiver, properties_of
+from core.mqtt.inbound import Inbound, Receiver
 from core.mqtt.limits import Limits
+from core.mqtt.properties import properties_of
 from core.mqtt.router import Router
 from core.mqtt.session import SUBSCRIPTIONS_MAX, Session, SlowConsumer, Subscription
 

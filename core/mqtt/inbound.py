@@ -12,11 +12,12 @@ from collections.abc import Callable
 from struct import pack
 from typing import Protocol
 
-from mqtt5 import DisconnectReasonCode, Packet, PubAckPacket, PubAckReasonCode, PublishPacket, QoS, Will
+from mqtt5 import DisconnectReasonCode, Packet, PubAckPacket, PubAckReasonCode, PublishPacket, QoS
 
 from core import topics
-from core.message import Message, Properties
+from core.message import Message
 from core.mqtt.access import Access, Identity
+from core.mqtt.properties import properties_of
 from core.receipts import Batch, Kind, Receipt, rejected
 from core.telemetry import Counters
 
@@ -182,24 +183,3 @@ class Inbound:
         self._send(b"".join(acknowledgements))  # sent even if empty: the shell may wait for this to read on
         if refusal is not None:
             self._refuse(refusal.code, refusal.reason)
-
-
-def properties_of(packet: PublishPacket | Will) -> Properties | None:
-    """What MQTT 5 says beside topic and payload, None when it says nothing."""
-    if not (
-        packet.user_properties
-        or packet.content_type is not None
-        or packet.response_topic is not None
-        or packet.correlation_data is not None
-        or packet.message_expiry_interval is not None
-        or packet.payload_format_indicator
-    ):
-        return None
-    return Properties(
-        packet.payload_format_indicator,
-        packet.message_expiry_interval,
-        packet.content_type,
-        packet.response_topic,
-        packet.correlation_data,
-        tuple(packet.user_properties),
-    )

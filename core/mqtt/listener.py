@@ -35,6 +35,7 @@ class Channel(asyncio.Protocol):
         self._flushing = False
         self._paused = False
         self._stopping = False
+        self._closing = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -77,9 +78,16 @@ class Channel(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _close(self) -> None:
-        if not self._transport.is_closing():
+        if self._closing or self._transport.is_closing():
+            return
+        self._closing = True
+        self._loop.call_later(LINGER_SECONDS, self._transport.abort)
+        if self._transport.can_write_eof():
+            # Closing a socket that still has bytes to read resets it, and a reset may cost the peer our last words.
+            self._transport.write_eof()
+            self._transport.resume_reading()
+        else:
             self._transport.close()
-            self._loop.call_later(LINGER_SECONDS, self._transport.abort)
 
     def pause_writing(self) -> None:
         self._connection.congested = True

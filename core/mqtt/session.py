@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from mqtt5 import PublishPacket, QoS
 
 from core.message import Message
+from core.mqtt.properties import arguments
 
 WAITING_MAX = 1_000  # messages in line for one slow client, as Mosquitto's max_queued_messages
 WAITING_MAX_BYTES = 16 << 20  # and their payloads: a client that never reads must not take the box's memory
@@ -39,21 +40,13 @@ class Subscription:
 def outgoing_packet(message: Message, qos: int, retain: bool, packet_id: int | None) -> PublishPacket:
     """The PUBLISH that carries `message` to a subscriber."""
     level = QoS.AT_LEAST_ONCE if qos else QoS.AT_MOST_ONCE
-    extra = message.properties
-    if extra is None:
-        return PublishPacket(message.topic, message.payload, qos=level, retain=retain, packet_id=packet_id)
     return PublishPacket(
         message.topic,
         message.payload,
         qos=level,
         retain=retain,
         packet_id=packet_id,
-        payload_format_indicator=extra.payload_format_indicator,
-        message_expiry_interval=extra.message_expiry_interval,
-        content_type=extra.content_type,
-        response_topic=extra.response_topic,
-        correlation_data=extra.correlation_data,
-        user_properties=list(extra.user_properties),
+        **arguments(message.properties),
     )
 
 
