@@ -255,8 +255,8 @@ def _end_late(loop: asyncio.AbstractEventLoop, limit_s: float) -> None:
 async def end(tasks: Iterable["asyncio.Task[None]"]) -> None:
     """Cancel tasks until they have ended, and wait for that.
 
-    Once is not enough: a TaskGroup that is cancelled while one of its children fails raises the failure only, and a task
-    that copes with the failure goes on (CPython 3.11 and 3.12, issue 116720).
+    Once is not enough: a TaskGroup that is cancelled while one of its children fails raises the failure only, and a
+    task that copes with the failure goes on (CPython 3.11 and 3.12, issue 116720).
     """
     pending = set(tasks)
     while pending:
