@@ -32,7 +32,8 @@ test: check peers  ## check, then every test but the long campaigns
 
 bench: $(STAMP) peers  ## measurements beside peers
 	@$(PY) -m bench.ingest $(ARGS)
-	$(PY) -m bench.footprint
+	$(PY) -m bench.footprint --cloud
+	$(PY) -m bench.uplink
 
 soak: $(STAMP) peers  ## the long campaigns
 	@$(PY) -m pytest -m soak $(ARGS)

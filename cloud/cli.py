@@ -7,7 +7,7 @@ import typer
 
 from cloud.config import load
 from cloud.daemon import CONTROL_FILE, load_rules
-from core.cli import Json, errors_to_exit_codes, print_facts, print_status
+from core.cli import Json, errors_to_exit_codes, print_facts, print_rows, print_status
 from core.config import server_context
 from core.control import request
 
@@ -35,3 +35,11 @@ def status(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
     with errors_to_exit_codes():
         facts = request(load(config).cloud.data_dir / CONTROL_FILE, "status")
     print_status(facts, ("edges", "rules"), as_json)
+
+
+@app.command()
+def clients(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
+    """Who is connected to the running cloud now."""
+    with errors_to_exit_codes():
+        found = request(load(config).cloud.data_dir / CONTROL_FILE, "clients")["clients"]
+    print_rows(found, as_json=as_json)

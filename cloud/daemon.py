@@ -140,8 +140,7 @@ async def serve(config_path: Path, life: Life) -> None:
         await cloud.open()
         handlers = {"status": cloud.status, "clients": cloud.clients, "flush": cloud.flush}
         control = ControlServer(directory / CONTROL_FILE, handlers)
-        await control.start()
-        async with asyncio.TaskGroup() as group:
+        async with control, asyncio.TaskGroup() as group:
             for section, context in zip(config.listeners, contexts, strict=True):
                 await cloud.listeners.open(section.address, context)
             tasks = [group.create_task(work, name=name) for name, work in cloud.background()]
@@ -151,5 +150,4 @@ async def serve(config_path: Path, life: Life) -> None:
             await life.stop_requested()
             await cloud.listeners.close()
             await end(tasks)
-        await control.close()
         await store.close()

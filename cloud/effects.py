@@ -14,6 +14,7 @@ from cloud.targets import UnknownTarget
 from cloud.targets.alerts import Notification, Topics, message_id
 from cloud.targets.streams import Streams
 from cloud.targets.tables import Tables
+from core.errors import TidegateError
 from core.message import Message
 from core.telemetry import Counters, get_logger
 from core.topics import InvalidTopic, check_name
@@ -24,6 +25,7 @@ from rules.errors import EvaluationError
 log = get_logger("cloud.effects")
 
 REPUBLISH_DEPTH_MAX = 8  # how often what a rule republished may set off another rule; more is a loop
+REPUBLISHED_MAX = 100  # for one message of the inbox; rules that set off each other ten at a time reach 10^8 otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,12 @@ class Effects:
     heard: list[Message] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)  # evaluations, by rule
     loops: int = 0
+    _left: int = 0  # what the message at hand may still set off
 
     def gather(self, rules: RuleSet, messages: Iterable[tuple[Message, tuple[str | int, ...]]], now_ms: int) -> None:
         """Apply the rules to messages, each with the key (edge, lane, epoch, sequence) that names it for ever."""
         for message, key in messages:
+            self._left = REPUBLISHED_MAX
             self._hear(rules, message, key, now_ms, 0)
 
     def _hear(self, rules: RuleSet, message: Message, key: tuple[str | int, ...], now_ms: int, depth: int) -> None:
@@ -80,7 +84,8 @@ class Effects:
         event = Event(message, now_ms)
         for rule in found:
             for made, its_key in self._run(rule, event, key, now_ms):
-                if depth < REPUBLISH_DEPTH_MAX:
+                if depth < REPUBLISH_DEPTH_MAX and self._left:
+                    self._left -= 1
                     self._hear(rules, made, its_key, now_ms, depth + 1)
                 else:
                     self.loops += 1
@@ -89,20 +94,26 @@ class Effects:
     def _run(
         self, rule: Rule, event: Event, key: tuple[str | int, ...], now_ms: int
     ) -> list[tuple[Message, tuple[str | int, ...]]]:
+        """Evaluate one rule and gather its actions' effects, of which one that fails costs only itself."""
+        made: list[tuple[Message, tuple[str | int, ...]]] = []
         try:
             output = rule.evaluate(event)
-            if output is NOTHING:
-                return []
-            payload = output_bytes(output)
-            made = [
-                self._act(action, event, output, payload, (*key, rule.name, index), now_ms)
-                for index, action in enumerate(rule.actions)
-            ]
-        except (EvaluationError, InvalidTopic) as error:
-            self.failed[rule.name] += 1
-            log.warning("a rule failed", rule=rule.name, error=error)
-            return []
-        return [entry for entry in made if entry is not None]
+            payload = b"" if output is NOTHING else output_bytes(output)
+        except EvaluationError as error:
+            self._fail(rule, error)
+            return made
+        for index, action in enumerate(() if output is NOTHING else rule.actions):
+            try:
+                republished = self._act(action, event, output, payload, (*key, rule.name, index), now_ms)
+            except (EvaluationError, InvalidTopic) as error:
+                self._fail(rule, error)
+            else:
+                made += [republished] if republished else []
+        return made
+
+    def _fail(self, rule: Rule, error: TidegateError) -> None:
+        self.failed[rule.name] += 1
+        log.warning("a rule failed", rule=rule.name, error=error)
 
     def _act(
         self, action: Action, event: Event, output: object, payload: bytes, key: tuple[str | int, ...], now_ms: int

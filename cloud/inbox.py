@@ -10,6 +10,7 @@ Functions of an open connection, inside a transaction of the caller. Will not ap
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import orjson
 
@@ -98,6 +99,11 @@ def edges(connection: sqlite3.Connection) -> list[dict[str, str | int]]:
     """Every edge that has sent something: messages taken, messages that were repeats, and when it was last heard."""
     rows = connection.execute("SELECT edge, messages, repeated, heard_ms FROM edges ORDER BY edge")
     return [
-        {"edge": edge or "(direct)", "messages": messages, "repeated": repeated, "last_heard_ms": heard}
+        {
+            "edge": edge or "(direct)",
+            "messages": messages,
+            "repeated": repeated,
+            "last_heard": datetime.fromtimestamp(heard // 1_000, UTC).isoformat(),
+        }
         for edge, messages, repeated, heard in rows
     ]

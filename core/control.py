@@ -49,6 +49,13 @@ class ControlServer:
         self._closed = False
         self._closing = contextlib.ExitStack()
 
+    async def __aenter__(self) -> "ControlServer":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
     async def start(self) -> None:
         """Begin to answer. Raises TidegateError when the socket cannot be made."""
         try:

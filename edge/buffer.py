@@ -15,6 +15,7 @@ Will not decide what to send when (`uplink` does), nor mend a damaged file (`rec
 """
 
 import asyncio
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -36,6 +37,8 @@ from edge.resends import REMEMBERED_MS, Records, Resends
 log = get_logger("edge.buffer")
 
 QUOTA_EXCEEDED = 0x97
+# Deleting needs room in the log, and the log room in the file: a disk filled to the last byte could not be drained.
+DISK_RESERVE_BYTES = 16 << 20
 
 
 @dataclass(slots=True)
@@ -168,7 +171,8 @@ class Buffer:
             return
         flush = self._gather()
         self._committing = True
-        self._store.submit(lambda c: _write(c, flush), lambda removed, error: self._flushed(flush, removed, error))
+        path = self._store.path
+        self._store.submit(lambda c: _write(c, flush, path), lambda gone, error: self._flushed(flush, gone, error))
 
     def _gather(self) -> Flush:
         cut: list[Chunk] = []
@@ -276,7 +280,9 @@ class Buffer:
             raise
 
 
-def _write(connection: sqlite3.Connection, flush: Flush) -> list[Removed]:
+def _write(connection: sqlite3.Connection, flush: Flush, path: Path) -> list[Removed]:
+    if flush.chunks and shutil.disk_usage(path).free + chunks.reusable(connection) < DISK_RESERVE_BYTES:
+        raise StorageError(f"{path}: less than {DISK_RESERVE_BYTES >> 20} MiB are free on the disk")
     removed = [chunks.make_room(connection, lane, excess) for lane, excess in flush.room]
     chunks.insert(connection, flush.chunks)
     if flush.records:

@@ -50,6 +50,14 @@ def status(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
     print_status(facts, ("lanes", "rules"), as_json)
 
 
+@app.command()
+def clients(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
+    """Who is connected to the running edge now."""
+    with errors_to_exit_codes():
+        found = request(load(config).edge.data_dir / CONTROL_FILE, "clients")["clients"]
+    print_rows(found, as_json=as_json)
+
+
 # -- tidegate buffer --------------------------------------------------------------------------------------------------
 
 

@@ -66,7 +66,7 @@ class UplinkSection(Section):
 
     url: str
     tls: ClientTls = ClientTls()
-    linger: Duration = 0.25
+    linger: Duration = 1.0
     lanes: Annotated[tuple[LaneSection, ...], Field(max_length=LANES_MAX)] = (
         LaneSection(name="all", topics=("#",)),
     )
@@ -75,7 +75,10 @@ class UplinkSection(Section):
     @classmethod
     def _known_scheme(cls, url: str) -> str:
         parts = urlsplit(url)
-        if parts.scheme not in DEFAULT_PORTS or not parts.hostname or parts.path.strip("/"):
+        if parts.username is not None:
+            raise ValueError("a url holds no user name or password here; a certificate in tls says who this edge is")
+        more = parts.path.strip("/") or parts.query or parts.fragment or any(map(str.isspace, url))
+        if parts.scheme not in DEFAULT_PORTS or not parts.hostname or more:
             raise ValueError(f'{url!r} is no uplink: write "mqtts://host:8883" or "mqtt://host:1883"')
         if parts.port == 0:
             raise ValueError(f"{url!r}: port 0 cannot be connected to")
@@ -94,7 +97,7 @@ class UplinkSection(Section):
     @property
     def secure(self) -> bool:
         """Whether the connection uses TLS."""
-        return self.url.startswith("mqtts:")
+        return urlsplit(self.url).scheme == "mqtts"
 
     @property
     def address(self) -> HostPort:

@@ -116,8 +116,7 @@ async def serve(config_path: Path, life: Life) -> None:
         buffer = await _open_buffer(directory / BUFFER_FILE, config.uplink, counters) if config.uplink else None
         edge = Edge(config, rules, buffer, counters)
         control = ControlServer(directory / CONTROL_FILE, {"status": edge.status, "clients": edge.clients})
-        await control.start()
-        async with asyncio.TaskGroup() as group:
+        async with control, asyncio.TaskGroup() as group:
             for section, context in zip(config.listeners, contexts, strict=True):
                 await edge.listeners.open(section.address, context)
             tasks = [group.create_task(work, name=name) for name, work in edge.background(uplink_context)]
@@ -127,7 +126,6 @@ async def serve(config_path: Path, life: Life) -> None:
             await life.stop_requested()
             await edge.listeners.close()
             await end(tasks)
-        await control.close()
         if buffer is not None:
             await buffer.close()
 

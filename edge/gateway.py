@@ -10,6 +10,7 @@ Will not touch the disk (`buffer` does) or the cloud (`uplink` does).
 
 import time
 
+from core.errors import TidegateError
 from core.message import Message
 from core.mqtt.broker import Broker
 from core.receipts import DELIVERED, STORED, Batch, Outcome
@@ -24,6 +25,7 @@ from rules.errors import EvaluationError
 log = get_logger("edge.gateway")
 
 REPUBLISH_DEPTH_MAX = 8  # how often what a rule republished may set off another rule; more is a loop
+REPUBLISHED_MAX = 100  # for one message of a device; rules that set off each other ten at a time reach 10^8 otherwise
 
 
 class Gateway:
@@ -87,15 +89,18 @@ class Gateway:
     def _react(self, messages: list[Message]) -> list[Message]:
         """Deliver to local subscribers and run the rules; returns everything that rules republished."""
         republished: list[Message] = []
+        most = REPUBLISHED_MAX * len(messages)
         for _ in range(REPUBLISH_DEPTH_MAX):
             self.broker.publish(messages)
             messages = self._apply_rules(messages)
             if not messages:
                 return republished
             republished += messages
+            if len(republished) > most:
+                break
         self.broker.publish(messages)
         self._counters.add("rules_loops_total")
-        log.warning("rules republish in a loop; stopped", topic=messages[0].topic, depth=REPUBLISH_DEPTH_MAX)
+        log.warning("rules republish in a loop; stopped", topic=messages[0].topic, republished=len(republished))
         return republished
 
     def _apply_rules(self, messages: list[Message]) -> list[Message]:
@@ -112,16 +117,23 @@ class Gateway:
         return made
 
     def _apply(self, rule: Rule, event: Event, now: int, made: list[Message]) -> None:
+        """Evaluate one rule and run its actions; one that fails costs only itself."""
         try:
             output = rule.evaluate(event)
-            if output is NOTHING:
-                return
-            payload = output_bytes(output)
-            for action in rule.actions:
-                assert isinstance(action, Republish)
+            payload = b"" if output is NOTHING else output_bytes(output)
+        except EvaluationError as error:
+            self._failed(rule, error)
+            return
+        for action in () if output is NOTHING else rule.actions:
+            assert isinstance(action, Republish)
+            try:
                 topic = action.topic.render(event)
                 check_name(topic)
+            except (EvaluationError, InvalidTopic) as error:
+                self._failed(rule, error)
+            else:
                 made.append(Message(topic, payload, action.qos, received_at=now))
-        except (EvaluationError, InvalidTopic) as error:
-            self._counters.add("rules_failed_total", rule=rule.name)
-            log.warning("a rule failed", rule=rule.name, error=error)
+
+    def _failed(self, rule: Rule, error: TidegateError) -> None:
+        self._counters.add("rules_failed_total", rule=rule.name)
+        log.warning("a rule failed", rule=rule.name, error=error)

@@ -4,12 +4,15 @@ Both send and hear packets, not bytes, in MQTT 5 or 3.1.1 (version 5 or 4). Time
 """
 
 import asyncio
+import inspect
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from types import ModuleType
 from typing import Any, TypeVar
 
+import pytest
+import uvloop
 from mqtt5 import (
     ConnAckPacket,
     ConnAckReasonCode,
@@ -60,6 +63,29 @@ def forged(version: int, make: Callable[[str], Packet], topic: str) -> bytes:
 def only(packets: list[Packet], kind: type[P]) -> list[P]:
     """Those of one type."""
     return [packet for packet in packets if isinstance(packet, kind)]
+
+
+def on_both_loops(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run an asynchronous test on asyncio's own loop and on uvloop, which the daemons use."""
+
+    def run(*, loop_factory: Callable[[], asyncio.AbstractEventLoop], **arguments: Any) -> None:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(test(**arguments))
+
+    loop = inspect.Parameter("loop_factory", inspect.Parameter.KEYWORD_ONLY)
+    signature = inspect.Signature([*inspect.signature(test).parameters.values(), loop])
+    run.__name__, run.__doc__, run.__module__ = test.__name__, test.__doc__, test.__module__
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    factories = [asyncio.new_event_loop, uvloop.new_event_loop]
+    marked: Callable[..., None] = pytest.mark.parametrize("loop_factory", factories, ids=["asyncio", "uvloop"])(run)
+    return marked
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until something holds."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in code that knows nothing of tests
+            await asyncio.sleep(0.005)
 
 
 class Bench:
@@ -185,7 +211,11 @@ class RawPeer:
         """Connect and be admitted."""
         peer = await cls.open(address, version, context)
         peer.send(ConnectPacket(client_id, **{"clean_start": True, **options}))
-        answer = await peer.next()
+        try:
+            answer = await peer.next()
+        except (OSError, EOFError):
+            await peer.close()
+            raise
         assert isinstance(answer, ConnAckPacket)
         assert answer.reason_code == ConnAckReasonCode.SUCCESS
         return peer
@@ -214,16 +244,6 @@ class RawPeer:
             self._take(await self._reader.read())
         packets, self._packets = self._packets, []
         return packets
-
-    async def reads(self, count: int) -> list[int]:
-        """How many packets each read of the socket brought, until there were `count`."""
-        sizes: list[int] = []
-        while sum(sizes) < count:
-            before = len(self._packets)
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                self._take(await self._reader.read(1 << 20))
-            sizes.append(len(self._packets) - before)
-        return sizes
 
     async def close(self) -> None:
         """Close the socket without a word."""

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -18,11 +19,13 @@ from typing import Any
 
 import pytest
 
+import edge.buffer
 from core import blocks
 from core.errors import DamagedStore, StorageError
 from core.message import Message
 from core.receipts import STORED, Batch, Kind, Receipt
 from core.telemetry import Counters
+from edge import chunks
 from edge.buffer import QUOTA_EXCEEDED, Buffer
 from edge.chunks import Chunk
 from edge.lanes import CLOCK_PLAUSIBLE_MS, Lane, WhenFull
@@ -542,6 +545,34 @@ async def test_a_failed_commit_uses_up_no_numbers_and_leaves_no_records(tmp_path
     await buffer.close()
     buffer = await open_buffer(tmp_path)
     assert not buffer.resends.recognise("device", 7, said(b"lost"))
+    await buffer.close()
+
+
+async def test_a_disk_is_never_filled_so_far_that_it_could_not_be_drained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer = await open_buffer(tmp_path)
+    await store(buffer, TELEMETRY, *[b"x" * 60_000] * 10)
+    free = shutil.disk_usage(tmp_path).free
+    monkeypatch.setattr(edge.buffer, "DISK_RESERVE_BYTES", free + (500 << 20))
+    receipt = await offer(buffer, TELEMETRY, said(b"more"), packet_ids=[1])
+    assert receipt.outcome is not None
+    assert (receipt.outcome.kind, receipt.outcome.code) == (Kind.REJECTED, QUOTA_EXCEEDED)
+    found = await everything(buffer, TELEMETRY)
+    await buffer.remove("telemetry", [chunk.id for chunk in found])
+    assert await everything(buffer, TELEMETRY) == []
+    monkeypatch.setattr(edge.buffer, "DISK_RESERVE_BYTES", 0)
+    await store(buffer, TELEMETRY, b"more")
+    await buffer.close()
+
+
+async def test_room_inside_the_file_counts_as_free(tmp_path: Path) -> None:
+    buffer = await open_buffer(tmp_path)
+    await store(buffer, TELEMETRY, *[b"x" * 60_000] * 50)
+    reusable = partial(buffer._run, chunks.reusable)
+    assert await reusable() == 0
+    await buffer.remove("telemetry", [chunk.id for chunk in await everything(buffer, TELEMETRY)])
+    assert 2_800_000 < await reusable() < 3_300_000
     await buffer.close()
 
 

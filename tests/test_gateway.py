@@ -17,7 +17,7 @@ from core.receipts import DELIVERED, STORED, Batch, Kind, Receipt
 from core.telemetry import Counters
 from devices.access import OpenAccess
 from edge.buffer import QUOTA_EXCEEDED, Buffer
-from edge.gateway import REPUBLISH_DEPTH_MAX, Gateway
+from edge.gateway import REPUBLISH_DEPTH_MAX, REPUBLISHED_MAX, Gateway
 from edge.lanes import CLOCK_PLAUSIBLE_MS, Lane, LaneIndex, WhenFull
 from rules import files
 from rules.engine import RuleSet
@@ -271,6 +271,17 @@ async def test_rules_that_set_each_other_off_are_stopped_and_counted(tmp_path: P
     await site.stop()
 
 
+async def test_rules_that_multiply_each_other_are_stopped(tmp_path: Path) -> None:
+    actions = ", ".join(["{ republish: { topic: a/b } }"] * 10)
+    site = Site(tmp_path, (Lane("all", ("#",)),), f"Many: {{ sql: \"SELECT * FROM 'a/#'\", actions: [{actions}] }}")
+    await site.start()
+    receipt = await site.offer(said("a/b", b"1"), said("c", b"2"))
+    assert receipt.outcome == STORED
+    assert len(await site.held(site.lanes[0])) < 2 + 2 * REPUBLISHED_MAX * 10
+    assert site.counters.value("rules_loops_total") == 1
+    await site.stop()
+
+
 @pytest.mark.parametrize("level", ["#", "+", "a/#/b", "\\u0000", "x" * 70_000, "/" * 200])
 async def test_a_payload_cannot_make_a_rule_publish_to_a_topic_that_mqtt_forbids(tmp_path: Path, level: str) -> None:
     text = republish("By name", "plant/#", "alarm/${name}").replace("By name", "ByName")
@@ -296,6 +307,17 @@ async def test_a_rule_that_fails_for_one_message_costs_only_its_own_effect(tmp_p
     assert len(await site.held(PLANT)) == 2
     assert await site.held(ALARMS) == [("alarm/1", b'{"y":"%s"}' % (b"ab" * 9))]
     assert site.counters.value("rules_failed_total", rule="Grow") == 1
+    await site.stop()
+
+
+async def test_an_action_that_fails_leaves_the_others_of_its_rule_alone(tmp_path: Path) -> None:
+    topics = ["alarm/1", "alarm/${name}", "alarm/2"]
+    actions = ", ".join(f'{{ republish: {{ topic: "{topic}" }} }}' for topic in topics)
+    site = Site(tmp_path, LANES, f"Many: {{ sql: \"SELECT * FROM 'plant/#'\", actions: [{actions}] }}")
+    await site.start()
+    await site.offer(said("plant/1", b'{"name":"#"}'))
+    assert [topic for topic, _ in await site.held(ALARMS)] == ["alarm/1", "alarm/2"]
+    assert site.counters.value("rules_failed_total", rule="Many") == 1
     await site.stop()
 
 

@@ -224,7 +224,7 @@ def texts() -> dict[str, str]:
 
 
 def is_left_behind(path: Path) -> bool:
-    return any(part[0] == "." and part != ".ci" or part in {"build", "dist", "__pycache__"} for part in path.parts)
+    return any((part[0] == "." and part != ".ci") or part in {"build", "dist", "__pycache__"} for part in path.parts)
 
 
 MODULES = project()

@@ -139,8 +139,8 @@ def test_people_see_what_each_edge_has_sent(db: sqlite3.Connection) -> None:
     put(db, 5, 14)
     put(db, 1, 3, edge="")
     assert inbox.edges(db) == [
-        {"edge": "(direct)", "messages": 3, "repeated": 0, "last_heard_ms": T},
-        {"edge": "hall", "messages": 14, "repeated": 6, "last_heard_ms": T},
+        {"edge": "(direct)", "messages": 3, "repeated": 0, "last_heard": "2027-01-15T08:00:00+00:00"},
+        {"edge": "hall", "messages": 14, "repeated": 6, "last_heard": "2027-01-15T08:00:00+00:00"},
     ]
 
 

@@ -44,13 +44,13 @@ class Cloud:
     async def stored(self) -> list[tuple[str, str, int, bytes]]:
         """Edge, lane, number and payload of everything that is new."""
         entries = await self.store.run(lambda connection: inbox.read(connection, 10**9))
-        found = []
-        for entry in entries:
-            header, messages = frames.decode(entry.frame)
-            for first, last in entry.fresh:
-                for number in range(first, last + 1):
-                    found.append((header.edge, header.lane, number, messages[number - header.first].payload))
-        return found
+        return [
+            (header.edge, header.lane, number, messages[number - header.first].payload)
+            for entry in entries
+            for header, messages in [frames.decode(entry.frame)]
+            for first, last in entry.fresh
+            for number in range(first, last + 1)
+        ]
 
     async def execute(self, sql: str) -> None:
         await self.store.run(lambda connection: connection.execute(sql).fetchall())
@@ -72,7 +72,6 @@ def with_numbers(epoch: int, first: int, floor: int) -> Message:
     """A frame of two messages with a right checksum and any numbers."""
     whole = framed(b"a", b"b").payload
     fields = list(_HEAD.unpack_from(whole))
-    fields[4 - 1], fields[5 - 1], fields[7 - 1] = epoch, first, floor
     fields[3], fields[4], fields[6] = epoch, first, floor
     head = _HEAD.pack(*fields)
     rest = whole[_HEAD.size + 4 :]

@@ -59,7 +59,8 @@ class Channel(asyncio.Protocol):
     def stop_reading(self) -> None:
         """Take nothing more from this peer."""
         self._stopping = True
-        self._transport.pause_reading()
+        if not self._closing:
+            self._transport.pause_reading()
 
     def _wake(self) -> None:
         if not self._flushing:
@@ -84,7 +85,8 @@ class Channel(asyncio.Protocol):
         self._loop.call_later(LINGER_SECONDS, self._transport.abort)
         if self._transport.can_write_eof():
             # Closing a socket that still has bytes to read resets it, and a reset may cost the peer our last words.
-            self._transport.write_eof()
+            with suppress(OSError):  # the peer may have gone already
+                self._transport.write_eof()
             self._transport.resume_reading()
         else:
             self._transport.close()
