@@ -83,13 +83,20 @@ class Store:
         else:
             self._queue.put((job, done))
 
-    async def run(self, job: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, job: Callable[[sqlite3.Connection], T], then: Callable[[T], None] | None = None) -> T:
         """Run `job(connection)` in the next transaction and return its result once that is committed.
 
-        Raises StorageError when the commit failed, or whatever the job raised.
+        `then(result)` is called with the commit, also when the caller was cancelled while it was on its way: the place
+        for what memory must know of it. Raises StorageError when the commit failed, or whatever the job raised.
         """
         future: asyncio.Future[T] = self._loop.create_future()
-        self.submit(job, lambda result, error: _finish(future, result, error))
+
+        def done(result: T, error: Exception | None) -> None:
+            if error is None and then is not None:
+                then(result)
+            _finish(future, result, error)
+
+        self.submit(job, done)
         return await future
 
     @property
@@ -136,7 +143,7 @@ class Store:
     def _commit(self, group: list[tuple[Job, Done]]) -> list[tuple[Any, Exception | None]]:
         try:
             results = self._transaction([job for job, _ in group])
-        except Exception as error:  # noqa: BLE001 - a job's error is its submitter's to handle, whatever it is
+        except BaseException as error:  # noqa: BLE001 - a job's error, a library's panic too, is its submitter's to handle
             if len(group) == 1:
                 return [(None, self._translated(error))]
             return [outcome for entry in group for outcome in self._commit([entry])]
@@ -154,13 +161,19 @@ class Store:
             raise
         return results
 
-    def _translated(self, error: Exception) -> Exception:
-        return translate(error, self.path) if isinstance(error, sqlite3.Error) else error
+    def _translated(self, error: BaseException) -> Exception:
+        if isinstance(error, sqlite3.Error):
+            return translate(error, self.path)
+        return error if isinstance(error, Exception) else StorageError(f"{self.path}: a job failed: {error!r}")
 
     def _report(self, group: list[tuple[Job, Done]], outcomes: list[tuple[Any, Exception | None]]) -> None:
         def report() -> None:
             for (_, done), (result, error) in zip(group, outcomes, strict=True):
-                done(result, error)
+                try:
+                    done(result, error)
+                except Exception as fault:  # noqa: BLE001 - one submitter's fault must not starve the others
+                    message = "what a job's submitter does with its result failed"
+                    self._loop.call_exception_handler({"message": message, "exception": fault})
 
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(report)

@@ -20,9 +20,10 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from secrets import randbits
-from typing import Any
+from typing import Any, TypeVar
 
 from core.errors import DamagedStore, StorageError
 from core.message import Message
@@ -33,6 +34,8 @@ from edge import chunks
 from edge.chunks import Chunk, Removed
 from edge.lanes import Lane, WhenFull
 from edge.resends import REMEMBERED_MS, Records, Resends
+
+T = TypeVar("T")
 
 log = get_logger("edge.buffer")
 
@@ -257,24 +260,26 @@ class Buffer:
 
     async def remove(self, lane: str, ids: Sequence[int], reason: str | None = None) -> None:
         """Delete chunks: acknowledged ones, or with a reason those that are lost. Raises StorageError."""
-        self._removed(await self._run(lambda connection: chunks.delete(connection, lane, ids)), reason)
+        await self._run(lambda connection: chunks.delete(connection, lane, ids), lambda r: self._removed(r, reason))
 
     async def tidy(self, now_ms: int) -> None:
         """Drop what is older than its lane allows, and give free disk space back. Raises StorageError."""
         for state in list(self.lanes.values()):
             before = state.lane.expired_before(now_ms)
             if before is not None and state.count:
-                name = state.lane.name
-                self._removed(await self._run(lambda c, n=name, b=before: chunks.expire(c, n, b)), "too old")  # type: ignore[misc]
+                await self._run(partial(chunks.expire, lane=state.lane.name, before_ms=before), self._expired)
         idle = not any(state.count for state in self.lanes.values())
         while await self._run(lambda connection: chunks.reclaim(connection, idle=idle)):
             pass
         if idle:
             await self._store.checkpoint()
 
-    async def _run(self, job: Callable[[sqlite3.Connection], Any]) -> Any:
+    def _expired(self, lost: Removed) -> None:
+        self._removed(lost, "too old")
+
+    async def _run(self, job: Callable[[sqlite3.Connection], T], then: Callable[[T], None] | None = None) -> T:
         try:
-            return await self._store.run(job)
+            return await self._store.run(job, then)
         except StorageError as error:
             self._notice_damage(error)
             raise

@@ -16,6 +16,7 @@ from edge.lanes import Lane, Order, WhenFull
 
 LANES_MAX = 64  # each has its own numbers and window; a site tells apart a handful of urgencies
 LANE_BYTES_MIN = 1 << 20  # less than a few chunks is no buffer
+RETRY_LIMIT_MIN = 1.0  # a fleet that tries more often than this keeps a cloud from coming back
 DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
@@ -62,11 +63,13 @@ class UplinkSection(Section):
     """[uplink]: where messages go, and what waits how long for company on the way.
 
     `linger` is how long a few messages may wait for more to share a frame with; lanes of priority 0 never wait.
+    `retry_limit` is the longest pause between two attempts to connect.
     """
 
     url: str
     tls: ClientTls = ClientTls()
     linger: Duration = 1.0
+    retry_limit: Annotated[Duration, Field(ge=RETRY_LIMIT_MIN)] = 60.0
     lanes: Annotated[tuple[LaneSection, ...], Field(max_length=LANES_MAX)] = (
         LaneSection(name="all", topics=("#",)),
     )

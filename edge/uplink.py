@@ -33,6 +33,7 @@ WINDOW_FRAMES = 8  # in flight: fills a link of 10 Mbit/s at 800 ms round trip; 
 FRAME_BLOCK_BYTES = 256 << 10  # what goes into a frame before compression; telemetry shrinks eightfold and more
 COMPANY_MESSAGES = 200  # from here on a frame is as small per message as it gets, so it need not wait for more
 KEEP_ALIVE_SECONDS = 30
+GOOD_AFTER_SECONDS = 2.0  # a link that held for so long begins anew with short pauses; one that drops at once does not
 PAYLOAD_FORMAT_INVALID = 0x99
 
 
@@ -73,7 +74,7 @@ class Uplink:
 
     async def run(self) -> None:
         """Connect, drain, and begin again after a back-off, for ever."""
-        backoff = Backoff()
+        backoff = Backoff(limit=self._config.retry_limit, good_after=GOOD_AFTER_SECONDS)
         while True:
             reason = await self._session(backoff)
             delay = backoff.failed(time.monotonic(), random.random())

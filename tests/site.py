@@ -58,6 +58,7 @@ class Site:
             anonymous = true
             [uplink]
             url = "mqtt://127.0.0.1:{self.link.port}"
+            retry_limit = "1s"
             [[uplink.lanes]]
             name = "telemetry"
             topics = ["plant/#"]

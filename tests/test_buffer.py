@@ -74,6 +74,7 @@ async def everything(buffer: Buffer, lane: Lane) -> list[Chunk]:
         if not more:
             return found
         found += more
+        assert len({chunk.id for chunk in found}) == len(found)
 
 
 def numbered(found: Iterable[Chunk]) -> dict[tuple[int, int], bytes]:

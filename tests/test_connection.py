@@ -393,7 +393,8 @@ def test_after_the_end_nothing_is_read_and_nothing_is_sent(version: int) -> None
     bench.batches[0].receipt.settle(DELIVERED)
     other.send(publish("t"))  # before the shell has noticed that the socket is gone
     peer.send(publish("u", b"", 2), PingReqPacket())
-    peer.connection.uncongested()
+    peer.connection.congested = False
+    peer.connection.taken()
     assert peer.heard() == []
     assert bench.topics == ["u", "t"]
 
@@ -551,7 +552,8 @@ def test_a_congested_client_gets_what_waited_when_it_reads_again_and_the_shell_i
     other.send(publish("t", b"1"), publish("t", b"2", 1))
     assert peer.heard() == []
     woken = peer.woken
-    peer.connection.uncongested()
+    peer.connection.congested = False
+    peer.connection.taken()
     assert [p.payload for p in peer.published()] == [b"1", b"2"]
     assert peer.woken > woken
 

@@ -4,8 +4,16 @@ import asyncio
 import os
 import random
 import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tracemalloc
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +21,10 @@ from core import blocks
 from core.errors import DamagedStore, StorageError
 from core.message import Message
 from core.receipts import STORED, Batch, Receipt
+from core.store import connect
 from core.telemetry import Counters
 from edge.buffer import Buffer
+from edge.chunks import SCHEMA, cut, insert
 from edge.lanes import CLOCK_PLAUSIBLE_MS, Lane
 from edge.recovery import PAGE_BYTES, Salvage, is_marked, mark_damaged, recover
 
@@ -317,3 +327,89 @@ async def test_after_a_recovery_the_buffer_opens_whatever_happened(
     assert not await opens(closed)
     await recovered(closed, held)
     assert await opens(closed)
+
+
+# -- a recovery that does not come to its end --------------------------------------------------------------------------
+
+
+def killed_recovery(path: Path, statement: int, move: int) -> None:
+    """Runs in a process of its own: recover, until killed before an SQL statement or a rename (counted from 1)."""
+    counts = Counter[str]()
+
+    def count(what: str, fatal: int) -> None:
+        counts[what] += 1
+        if counts[what] == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    class Traced(sqlite3.Connection):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            self.set_trace_callback(lambda _: count("statement", statement))
+
+    real_replace = os.replace
+
+    def replace(source: str, target: str) -> None:
+        count("move", move)
+        real_replace(source, target)
+
+    sqlite3.connect = partial(sqlite3.connect, factory=Traced)  # type: ignore[assignment]
+    os.replace = replace  # type: ignore[assignment]
+    recover(path)
+
+
+def run_killed(path: Path, statement: int = 0, move: int = 0) -> None:
+    command = [sys.executable, __file__, str(path), str(statement), str(move)]
+    root = {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    child = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=os.environ | root)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [{"statement": 5}, {"statement": 20}, {"statement": 100}, *({"move": number} for number in range(1, 6))],
+    ids=str,
+)
+async def test_a_recovery_that_was_killed_is_begun_again_and_loses_nothing(
+    killed: Path, held: Contents, moment: dict[str, int]
+) -> None:
+    run_killed(killed, **moment)
+    assert is_marked(killed)  # so the next start recovers
+    salvage = recover(killed)
+    assert salvage.saved == len(held)
+    assert salvage.lost in {0, None}  # None: the damaged file had been moved already
+    once_more = moment == {"move": 5}  # everything was in its place but for the mark, so the new file is copied too
+    assert salvage.aside.name == ("buffer.db.damaged-2" if once_more else "buffer.db.damaged-1")
+    assert log_of(salvage.aside.with_name("buffer.db.damaged-1")).exists()
+    assert not is_marked(killed)
+    buffer = await open_buffer(killed)
+    assert await contents(buffer) == held
+    await buffer.close()
+    assert sorted(entry.name for entry in os.scandir(killed.parent) if ".recovered" in entry.name) == []
+
+
+async def test_a_first_page_is_replaced_once_however_often_it_takes(closed: Path, held: Contents) -> None:
+    overwrite(closed, 0, PAGE_BYTES, b"\xa5")
+    run_killed(closed, statement=60)
+    salvage, saved = await recovered(closed, held)
+    assert (saved, salvage.lost) == (held, 0)
+    assert content(salvage.aside.with_name(salvage.aside.name + ".first-page")) == b"\xa5" * PAGE_BYTES
+
+
+def test_a_large_file_does_not_pass_through_memory_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "buffer.db"
+    connection = connect(path, SCHEMA)
+    connection.execute("BEGIN")
+    for number in range(1, 801):
+        insert(connection, cut("telemetry", 1, number, [Message("t", b"x" * 60_000, received_at=NOW)]))
+    connection.execute("COMMIT")
+    connection.close()
+    tracemalloc.start()
+    salvage = recover(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (salvage.saved, salvage.lost) == (800, 0)
+    assert peak < size(path) / 4
+
+
+if __name__ == "__main__":
+    killed_recovery(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,6 +1,7 @@
 """`tidegate edge run` and `tidegate cloud run`: arguments, logging, and the life of a daemon."""
 
 import argparse
+import os
 from pathlib import Path
 
 from core import service
@@ -14,6 +15,7 @@ def run(side: str, arguments: list[str]) -> int:
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
     options = parser.parse_args(arguments)
     configure_logging(options.log_level)
+    os.environ["RUST_BACKTRACE"] = "0"  # the MQTT 5 codec panics at strings that are not UTF-8; one line says enough
     if side == "edge":
         from edge.daemon import serve
     else:

@@ -45,8 +45,9 @@ from core.mqtt.inbound import Inbound, Receiver
 from core.mqtt.limits import Limits
 from core.mqtt.properties import properties_of
 from core.mqtt.router import Router
-from core.mqtt.session import SUBSCRIPTIONS_MAX, Session, SlowConsumer, Subscription
+from core.mqtt.session import SUBSCRIPTIONS_MAX, Session, Subscription
 
+OUTGOING_MAX_BYTES = 256 << 10  # gathered in one turn of the loop for one peer; what is beyond it waits in its session
 GRANTED = SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE
 
 
@@ -77,6 +78,7 @@ class Connection:
         self.closed = False
         self.congested = False
         self.deadline = now + hub.limits.connect_seconds
+        self._outgoing_bytes = 0
         self._hub = hub
         self._wake = wake
         self._buffer = b""
@@ -170,7 +172,7 @@ class Connection:
             self._end()
             return
         dropped = self._hub.counters.dropped
-        self.session = Session(client_id, self._send, lambda: self.congested, dropped, packet.receive_max)
+        self.session = Session(client_id, self._send, self._is_congested, dropped, packet.receive_max)
         self.inbound = Inbound(self._hub, self.identity, self.version, self._send_bytes, self.refuse)
         if packet.will is not None:
             will, qos = packet.will, int(packet.will.qos)
@@ -262,11 +264,8 @@ class Connection:
 
     def _send_retained(self, retained: list[tuple[Message, int]]) -> None:
         assert self.session is not None
-        try:
-            for message, qos in retained:
-                self.session.deliver(message, qos, True)
-        except SlowConsumer:
-            self.close(DisconnectReasonCode.QUOTA_EXCEEDED)
+        for message, qos in retained:
+            self.session.deliver(message, qos, True, bounded=False)
 
     def _on_unsubscribe(self, packet: UnsubscribePacket, _at: int) -> None:
         assert self.session is not None
@@ -293,16 +292,19 @@ class Connection:
     # -- bytes out, and the end ---------------------------------------------------------------------------------------
 
     def take(self) -> bytes:
-        """The bytes to write now, all that gathered since the last call."""
+        """The bytes to write now, all that gathered since the last call; call `taken` when they are written."""
         data = b"".join(self.outgoing)
         self.outgoing.clear()
+        self._outgoing_bytes = 0
         return data
 
-    def uncongested(self) -> None:
-        """The peer reads again."""
-        self.congested = False
-        if self.session is not None:
+    def taken(self) -> None:
+        """There is room again: in `outgoing`, or because the peer reads."""
+        if self.session is not None and not self.congested:
             self.session.resume()
+
+    def _is_congested(self) -> bool:
+        return self.congested or self._outgoing_bytes >= OUTGOING_MAX_BYTES
 
     def expire(self, at: int) -> None:
         """The deadline has passed: no CONNECT in time, or silence for one and a half keep-alive intervals."""
@@ -349,6 +351,7 @@ class Connection:
         if self.closed:
             return
         self.outgoing.append(data)
+        self._outgoing_bytes += len(data)
         self._wake()
 
 

@@ -72,11 +72,12 @@ class Channel(asyncio.Protocol):
         connection = self._connection
         if connection.outgoing:
             self._transport.write(connection.take())
+            connection.taken()
         if connection.closed:
             self._close()
-        elif self._paused and not connection.unsettled and not self._stopping:
+        elif self._paused and not connection.unsettled:
             self._paused = False
-            self._transport.resume_reading()
+            self._read_on()
 
     def _close(self) -> None:
         if self._closing or self._transport.is_closing():
@@ -92,10 +93,18 @@ class Channel(asyncio.Protocol):
             self._transport.close()
 
     def pause_writing(self) -> None:
+        # A peer that takes nothing may say nothing more: what it is owed, acknowledgements too, must stay bounded.
         self._connection.congested = True
+        self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self._connection.uncongested()
+        self._connection.congested = False
+        self._connection.taken()
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if not (self._paused or self._connection.congested or self._stopping or self._closing):
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.closed = True

@@ -77,10 +77,13 @@ class Session:
         self._waiting_bytes = 0
         self._last_packet_id = 0
 
-    def deliver(self, message: Message, qos: int, retain: bool) -> None:
-        """Send or queue one message; raise SlowConsumer when the line is full."""
+    def deliver(self, message: Message, qos: int, retain: bool, *, bounded: bool = True) -> None:
+        """Send or queue one message; raise SlowConsumer when the line is full.
+
+        The answer to a subscription is not `bounded`: the router holds the retained messages anyway, and bounds them.
+        """
         if self._waiting or self._congested() or (qos and len(self._inflight) >= self._window):
-            self._wait(message, qos, retain)
+            self._wait(message, qos, retain, bounded)
         else:
             self._transmit(message, qos, retain)
 
@@ -101,8 +104,8 @@ class Session:
             self._waiting_bytes -= len(message.payload)
             self._transmit(message, qos, retain)
 
-    def _wait(self, message: Message, qos: int, retain: bool) -> None:
-        while len(self._waiting) >= WAITING_MAX or self._waiting_bytes >= WAITING_MAX_BYTES:
+    def _wait(self, message: Message, qos: int, retain: bool, bounded: bool) -> None:
+        while bounded and (len(self._waiting) >= WAITING_MAX or self._waiting_bytes >= WAITING_MAX_BYTES):
             if qos == 0:
                 self._dropped("slow subscriber")
                 return
