@@ -10,6 +10,7 @@ Will not apply rules: the worker does, from the inbox.
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from secrets import randbits
 
 from cloud import inbox
@@ -18,7 +19,7 @@ from core.errors import TidegateError
 from core.message import Message
 from core.mqtt.listener import now_ms
 from core.receipts import STORED, Batch, Outcome, rejected
-from core.store import Store
+from core.store import Store, ensure_room
 from core.telemetry import Counters, get_logger
 
 log = get_logger("cloud.ingest")
@@ -61,7 +62,7 @@ class Ingest:
         starts = range(0, len(direct), blocks.MESSAGES_MAX)
         arrivals += [self._wrap(direct[start : start + blocks.MESSAGES_MAX]) for start in starts]
         self._store.submit(
-            lambda connection: _put(connection, arrivals, now_ms()),
+            lambda connection: _put(connection, self._store.path, arrivals, now_ms()),
             lambda counts, error: self._committed(batch, arrivals, exceptions, counts, error),
         )
 
@@ -103,5 +104,6 @@ class Ingest:
         self._arrived()
 
 
-def _put(connection: sqlite3.Connection, arrivals: list[Arrival], at: int) -> list[int]:
+def _put(connection: sqlite3.Connection, path: Path, arrivals: list[Arrival], at: int) -> list[int]:
+    ensure_room(connection, path)
     return [inbox.put(connection, arrival.header, arrival.frame, at) for arrival in arrivals]

@@ -3,7 +3,7 @@
 Layout, little-endian, version 1:
 
     2s  magic "TG"      u8 version      u8 codec (1: zstd)
-    u64 epoch           which buffer numbered these messages; a new database has a new one
+    u64 epoch           which start of the edge numbered these messages
     u64 first           sequence number of the first message; the others follow without a gap
     u32 count           of messages
     u64 floor           the lowest number of this lane and epoch that may still be sent

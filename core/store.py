@@ -15,6 +15,7 @@ Invariants:
 
 import asyncio
 import queue
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -30,6 +31,9 @@ Done = Callable[[Any, Exception | None], None]
 GROUP_MAX = 256
 CACHE_KIB = 4_096  # pages kept in memory; writes are sequential, so more buys nothing on a small box
 WAL_PAGES = 1_000  # SQLite's own default: checkpoint after about 4 MB of log
+
+# Deleting needs room in the log, and the log room in the file: a disk filled to the last byte could not be drained.
+DISK_RESERVE_BYTES = 16 << 20
 
 _CORRUPT = ("malformed", "not a database", "corrupt")
 
@@ -59,6 +63,19 @@ def translate(error: sqlite3.Error, path: Path | str) -> StorageError:
     if any(word in text for word in _CORRUPT):
         return DamagedStore(f"{path}: {text}")
     return StorageError(f"{path}: {text}")
+
+
+def reusable(connection: sqlite3.Connection) -> int:
+    """Bytes of the file that nothing uses, so that storing them takes no more of the disk."""
+    (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    return int(pages * size)
+
+
+def ensure_room(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise StorageError unless the disk has room for more than what makes room: ask before taking in anything new."""
+    if shutil.disk_usage(path).free + reusable(connection) < DISK_RESERVE_BYTES:
+        raise StorageError(f"{path}: less than {DISK_RESERVE_BYTES >> 20} MiB are free on the disk")
 
 
 class Store:

@@ -5,8 +5,9 @@ all chunks of all lanes, with the records that tell resends, in one transaction.
 
 Invariants:
 1. A receipt is settled as stored only after the commit of its messages.
-2. A number (epoch, sequence) belongs to one message for ever: `lanes.next` is committed with the chunk that used it up,
-   and a new database has a new epoch.
+2. A number (epoch, sequence) belongs to one message for ever. Sequences go on after a restart, because `lanes.next` is
+   committed with the chunk that used it up; and each start has an epoch of its own, because a card that lied about a
+   sync, or was restored from an image, may have forgotten that.
 3. A chunk leaves as a whole: acknowledged by the cloud, dropped by its lane's policy, or found damaged. The last two
    are counted, with the reason.
 4. One commit is in flight at a time; memory holds what gathered meanwhile, bounded by the listener's back-pressure.
@@ -15,7 +16,6 @@ Will not decide what to send when (`uplink` does), nor mend a damaged file (`rec
 """
 
 import asyncio
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 from core.errors import DamagedStore, StorageError
 from core.message import Message
 from core.receipts import STORED, Batch, Outcome, dropped, rejected
-from core.store import Store
+from core.store import Store, ensure_room
 from core.telemetry import Counters, get_logger
 from edge import chunks
 from edge.chunks import Chunk, Removed
@@ -39,9 +39,8 @@ T = TypeVar("T")
 
 log = get_logger("edge.buffer")
 
-QUOTA_EXCEEDED = 0x97
-# Deleting needs room in the log, and the log room in the file: a disk filled to the last byte could not be drained.
-DISK_RESERVE_BYTES = 16 << 20
+IMPLEMENTATION_SPECIFIC, QUOTA_EXCEEDED = 0x83, 0x97  # MQTT 5 reason codes of a negative PUBACK
+EPOCH_BITS = 62  # random: two starts in a thousand years of restarts do not share one, and SQLite's integers hold it
 
 
 @dataclass(slots=True)
@@ -66,11 +65,6 @@ class Flush:
     records: bytes
     at: int
     waiting: list[tuple[Batch, dict[int, Outcome]]]
-
-
-def new_epoch() -> int:
-    """A number that no other buffer has had."""
-    return randbits(62)
 
 
 class Buffer:
@@ -123,23 +117,23 @@ class Buffer:
 
     async def _load(self) -> None:
         def load(connection: sqlite3.Connection) -> tuple[list[Any], list[Any], list[bytes]]:
-            known = connection.execute("SELECT name, epoch, next FROM lanes").fetchall()
+            known = connection.execute("SELECT name, next FROM lanes").fetchall()
             held = connection.execute("SELECT lane, sum(count), sum(bytes) FROM chunks GROUP BY lane").fetchall()
             blobs = [row[0] for row in connection.execute("SELECT records FROM resends ORDER BY id")]
             return known, held, blobs
 
         known, held, blobs = await self._store.run(load)
-        numbers = {name: (epoch, following) for name, epoch, following in known}
+        following = dict(known)
         totals = {lane: (count, size) for lane, count, size in held}
+        epoch = randbits(EPOCH_BITS)
         self.resends = Resends(blobs)
         for lane in self._configured:
-            epoch, following = numbers.get(lane.name) or (new_epoch(), 1)
-            self.lanes[lane.name] = LaneState(lane, epoch, following, *totals.pop(lane.name, (0, 0)))
+            total = totals.pop(lane.name, (0, 0))
+            self.lanes[lane.name] = LaneState(lane, epoch, following.get(lane.name, 1), *total)
         for name, (count, size) in totals.items():
             # The operator removed this lane while it held messages: it takes no more, and is drained like the others.
             log.warning("a lane is no longer configured; draining it", lane=name, messages=count)
-            epoch, following = numbers.get(name) or (new_epoch(), 1)
-            self.lanes[name] = LaneState(Lane(name, ()), epoch, following, count, size)
+            self.lanes[name] = LaneState(Lane(name, ()), epoch, following.get(name, 1), count, size)
 
     # -- adding -------------------------------------------------------------------------------------------------------
 
@@ -172,7 +166,11 @@ class Buffer:
         self._scheduled = False
         if self._committing or not self._waiting:
             return
-        flush = self._gather()
+        try:
+            flush = self._gather()
+        except Exception as fault:  # noqa: BLE001 - whatever cannot be encoded must not stop the buffer for good
+            self._give_up_gathering(fault)
+            return
         self._committing = True
         path = self._store.path
         self._store.submit(lambda c: _write(c, flush, path), lambda gone, error: self._flushed(flush, gone, error))
@@ -195,6 +193,13 @@ class Buffer:
         self._records, self._waiting = Records(), []
         return flush
 
+    def _give_up_gathering(self, fault: Exception) -> None:
+        for state in self.lanes.values():
+            state.pending, state.pending_bytes = [], 0
+        waiting, self._waiting, self._records = self._waiting, [], Records()
+        log.fault("messages could not be encoded; devices are not acknowledged", fault)
+        self._reject(waiting, rejected("cannot be encoded", IMPLEMENTATION_SPECIFIC))
+
     def _flushed(self, flush: Flush, removed: list[Removed] | None, error: Exception | None) -> None:
         self._committing = False
         if error is None:
@@ -204,7 +209,9 @@ class Buffer:
             if flush.chunks:
                 self.changed()
         else:
-            self._failed(flush, error)
+            log.error("nothing can be stored; devices are not acknowledged", error=error)
+            self._reject(flush.waiting, rejected("the disk refuses", QUOTA_EXCEEDED))
+            self._notice_damage(error)
         self._flush()
 
     def _account(self, stored: list[Chunk], removed: list[Removed]) -> None:
@@ -217,14 +224,11 @@ class Buffer:
         for lost in removed:
             self._removed(lost, "lane full")
 
-    def _failed(self, flush: Flush, error: Exception) -> None:
-        count = sum(len(batch.messages) - len(exceptions) for batch, exceptions in flush.waiting)
-        self._counters.add("messages_rejected_total", count, reason="not stored")
-        log.error("nothing can be stored; devices are not acknowledged", error=error, messages=count)
-        outcome = rejected("the disk refuses", QUOTA_EXCEEDED)
-        for batch, exceptions in flush.waiting:
+    def _reject(self, waiting: list[tuple[Batch, dict[int, Outcome]]], outcome: Outcome) -> None:
+        count = sum(len(batch.messages) - len(exceptions) for batch, exceptions in waiting)
+        self._counters.add("messages_rejected_total", count, reason=outcome.reason)
+        for batch, exceptions in waiting:
             batch.receipt.settle(outcome, exceptions)  # what the disk held before is still known to be there
-        self._notice_damage(error)
 
     def _notice_damage(self, error: Exception) -> None:
         if isinstance(error, DamagedStore) and not self.damaged.done():
@@ -286,8 +290,8 @@ class Buffer:
 
 
 def _write(connection: sqlite3.Connection, flush: Flush, path: Path) -> list[Removed]:
-    if flush.chunks and shutil.disk_usage(path).free + chunks.reusable(connection) < DISK_RESERVE_BYTES:
-        raise StorageError(f"{path}: less than {DISK_RESERVE_BYTES >> 20} MiB are free on the disk")
+    if flush.chunks:
+        ensure_room(connection, path)
     removed = [chunks.make_room(connection, lane, excess) for lane, excess in flush.room]
     chunks.insert(connection, flush.chunks)
     if flush.records:

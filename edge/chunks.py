@@ -177,13 +177,6 @@ def remember_resends(connection: sqlite3.Connection, at: int, records: bytes, re
     connection.execute("DELETE FROM resends WHERE at < ? OR at > ?", (at - remembered_ms, at + remembered_ms))
 
 
-def reusable(connection: sqlite3.Connection) -> int:
-    """Bytes of the file that nothing uses, so that storing them takes no more of the disk."""
-    (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
-    (size,) = connection.execute("PRAGMA page_size").fetchone()
-    return int(pages * size)
-
-
 def reclaim(connection: sqlite3.Connection, *, idle: bool) -> bool:
     """Give free pages back to the file system, a step of them; whether there is more to do.
 

@@ -137,7 +137,7 @@ async def _open_buffer(path: Path, uplink: UplinkSection, counters: Counters) ->
             return await Buffer.open(path, lanes, counters)
         except DamagedStore as error:
             log.error("the buffer file is damaged", error=error)
-    salvage = recovery.recover(path)
+    salvage = await asyncio.to_thread(recovery.recover, path)
     lost = "unknown" if salvage.lost is None else salvage.lost
     log.error("buffer recovered", messages_saved=salvage.saved, messages_lost=lost, damaged_file=salvage.aside)
     counters.add("buffer_recoveries_total")

@@ -13,7 +13,7 @@ import time
 from core.errors import TidegateError
 from core.message import Message
 from core.mqtt.broker import Broker
-from core.receipts import DELIVERED, STORED, Batch, Outcome
+from core.receipts import DELIVERED, STORED, Batch, Kind, Outcome
 from core.telemetry import Counters, get_logger
 from core.topics import InvalidTopic, check_name
 from edge.buffer import Buffer
@@ -81,9 +81,12 @@ class Gateway:
                 outcomes[index] = outcome
         for message in republished:
             lane = find(message.topic)
-            if lane is not None:
-                wanted = True
-                add(lane, message)
+            if lane is None:
+                continue
+            wanted = True
+            outcome = add(lane, message)
+            if outcome is not None and outcome.kind is Kind.REJECTED:
+                self._counters.dropped("lane full", lane=lane.name)  # nobody sends again what a rule made
         return wanted
 
     def _react(self, messages: list[Message]) -> list[Message]:

@@ -52,8 +52,7 @@ def mark_damaged(path: Path) -> None:
 
 def is_marked(path: Path) -> bool:
     """Whether the buffer at `path` was found damaged, or has been cut to nothing."""
-    empty = path.exists() and path.stat().st_size == 0 and path.with_name(path.name + "-wal").exists()
-    return empty or path.with_name(DAMAGED_MARK).exists()
+    return (path.exists() and path.stat().st_size == 0) or path.with_name(DAMAGED_MARK).exists()
 
 
 def recover(path: Path) -> Salvage:

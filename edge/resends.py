@@ -7,8 +7,12 @@ start, a publish is taken for a resend when all of this holds:
 
 1. it has the DUP flag, and comes from a client whose records were written before this start;
 2. its packet identifier was recorded with the same digest, within `REMEMBERED_MS` before the last commit;
-3. that client's records hold the packet identifier once: a client that uses identifiers again that soon cannot be told
-   apart from itself, and gets what MQTT promises it, at least once.
+3. that client counts its publishes: its records hold two packet identifiers or one beyond `FRESH_IDS`, and this one
+   once. A client that uses identifiers again that soon, or begins anew for each message, cannot be told apart from
+   itself, and gets what MQTT promises it, at least once.
+
+What is left is a client that counts to less than what it sends in those ten seconds, repeats topic and payload to the
+letter under the same identifier, and meets a crash in between: one of the two is kept.
 
 A record serves once. Nothing is kept about messages of the running process: as long as it lives, it knows which PUBACKs
 it has sent, and MQTT forbids it to guess after that (section 4.3.2).
@@ -23,6 +27,7 @@ from core.message import Message
 from core.receipts import Batch
 
 REMEMBERED_MS = 10_000  # longer than a PUBACK is under way, shorter than a client takes to use 65,535 identifiers
+FRESH_IDS = 16  # what a client that connects anew for each message may have used for its subscriptions before it
 PER_CLIENT_MAX = 2_048  # twice the publishes that a client may have in flight (Limits.receive_max)
 _ENTRY = struct.Struct("<HI")
 
@@ -70,7 +75,8 @@ class Resends:
                 kept = entries.setdefault(client_id, bytearray())
                 kept += more
                 del kept[: -PER_CLIENT_MAX * _ENTRY.size]
-        self._clients = {client_id: _unambiguous(bytes(data)) for client_id, data in entries.items()}
+        known = ((client_id, _unambiguous(bytes(data))) for client_id, data in entries.items())
+        self._clients = {client_id: found for client_id, found in known if found}
 
     def __bool__(self) -> bool:
         return bool(self._clients)
@@ -100,4 +106,6 @@ def _split(blob: bytes) -> Iterable[tuple[str, bytes]]:
 def _unambiguous(entries: bytes) -> dict[int, int]:
     found = list(_ENTRY.iter_unpack(entries))
     uses = Counter(packet_id for packet_id, _ in found)
+    if len(uses) == 1 and max(uses) <= FRESH_IDS:
+        return {}
     return {packet_id: value for packet_id, value in found if uses[packet_id] == 1}

@@ -37,7 +37,6 @@ class BufferMachine(RuleBasedStateMachine):
         self.directory = Path(tempfile.mkdtemp(prefix="buffer-model-"))
         self.held: dict[str, dict[int, bytes]] = {name: {} for name in LANES}
         self.following = dict.fromkeys(LANES, 1)
-        self.epochs: dict[str, int] = {}
         self.in_flight: dict[str, list[Chunk]] = {name: [] for name in LANES}
         self.buffer: Buffer | None = None
 
@@ -136,7 +135,6 @@ class BufferMachine(RuleBasedStateMachine):
             assert not state.pending
             if self.following[name] > 1:
                 assert state.next == self.following[name]
-                assert self.epochs.setdefault(name, state.epoch) == state.epoch
 
 
 BufferMachine.TestCase.settings = settings(

@@ -17,6 +17,7 @@ from core.receipts import DELIVERED, STORED, Batch, Kind, Receipt
 from core.telemetry import Counters
 from devices.access import OpenAccess
 from edge.buffer import QUOTA_EXCEEDED, Buffer
+from edge.chunks import Chunk
 from edge.gateway import REPUBLISH_DEPTH_MAX, REPUBLISHED_MAX, Gateway
 from edge.lanes import CLOCK_PLAUSIBLE_MS, Lane, LaneIndex, WhenFull
 from rules import files
@@ -78,7 +79,7 @@ class Site:
         return connection
 
     def offer(
-        self, *messages: Message, client: str = "press", first_id: int = 1, resent: bool = False
+        self, *messages: Message, client: str = "press", first_id: int = 101, resent: bool = False
     ) -> "asyncio.Future[Receipt]":
         settled: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         ids = list(range(first_id, first_id + len(messages)))
@@ -89,7 +90,9 @@ class Site:
     async def held(self, lane: Lane) -> list[tuple[str, bytes]]:
         """Topic and payload of everything in a lane."""
         assert self.buffer is not None
-        found, _ = await self.buffer.read(lane, [], 1 << 24)
+        found: list[Chunk] = []
+        while more := (await self.buffer.read(lane, [chunk.id for chunk in found], 1 << 24))[0]:
+            found += more
         return [(m.topic, m.payload) for chunk in found for m in blocks.decode(chunk.block)]
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from core.message import Message
 from core.receipts import Batch, Receipt
-from edge.resends import PER_CLIENT_MAX, Records, Resends, digest
+from edge.resends import FRESH_IDS, PER_CLIENT_MAX, Records, Resends, digest
 
 
 def said(payload: bytes = b"21.5", topic: str = "plant/1") -> Message:
@@ -22,44 +22,50 @@ def written(*uses: tuple[str, int, Message]) -> bytes:
 
 
 def test_what_was_committed_before_the_start_is_recognised_once() -> None:
-    resends = Resends([written(("pump", 7, said()))])
-    assert resends.recognise("pump", 7, said())
-    assert not resends.recognise("pump", 7, said())
+    resends = Resends([written(("pump", 70, said()))])
+    assert resends.recognise("pump", 70, said())
+    assert not resends.recognise("pump", 70, said())
 
 
 @pytest.mark.parametrize(
     ("client", "packet_id", "message"),
     [
-        ("valve", 7, said()),
-        ("pump", 8, said()),
-        ("pump", 7, said(b"21.6")),
-        ("pump", 7, said(topic="plant/2")),
-        ("", 7, said()),
+        ("valve", 70, said()),
+        ("pump", 80, said()),
+        ("pump", 70, said(b"21.6")),
+        ("pump", 70, said(topic="plant/2")),
+        ("", 70, said()),
     ],
 )
 def test_another_client_identifier_topic_or_payload_is_a_new_message(
     client: str, packet_id: int, message: Message
 ) -> None:
-    resends = Resends([written(("pump", 7, said()))])
+    resends = Resends([written(("pump", 70, said()))])
     assert not resends.recognise(client, packet_id, message)
-    assert resends.recognise("pump", 7, said())  # and the record was not used up by the other
+    assert resends.recognise("pump", 70, said())  # and the record was not used up by the other
 
 
 @pytest.mark.parametrize("second", [said(), said(b"another")])
 @pytest.mark.parametrize("commits", [1, 2])
 def test_an_identifier_that_was_used_twice_is_nobodys(second: Message, commits: int) -> None:
-    uses = [("pump", 7, said()), ("pump", 7, second), ("pump", 8, said())]
+    uses = [("pump", 70, said()), ("pump", 70, second), ("pump", 80, said())]
     blobs = [written(*uses)] if commits == 1 else [written(uses[0]), written(*uses[1:])]
     resends = Resends(blobs)
-    assert not resends.recognise("pump", 7, said())
-    assert not resends.recognise("pump", 7, second)
-    assert resends.recognise("pump", 8, said())
+    assert not resends.recognise("pump", 70, said())
+    assert not resends.recognise("pump", 70, second)
+    assert resends.recognise("pump", 80, said())
+
+
+def test_a_client_that_begins_anew_for_each_message_is_never_matched() -> None:
+    for packet_id in (1, 2, FRESH_IDS):
+        assert not Resends([written(("pump", packet_id, said()))])
+    assert Resends([written(("pump", 1, said()), ("pump", 2, said(b"22")))]).recognise("pump", 1, said())
 
 
 def test_the_same_identifier_of_two_clients_is_not_ambiguous() -> None:
-    resends = Resends([written(("pump", 7, said()), ("valve", 7, said()))])
-    assert resends.recognise("pump", 7, said())
-    assert resends.recognise("valve", 7, said())
+    resends = Resends([written(("pump", 70, said()), ("valve", 70, said()))])
+    assert resends.recognise("pump", 70, said())
+    assert resends.recognise("valve", 70, said())
 
 
 def test_what_was_left_out_of_the_buffer_is_not_recorded() -> None:
@@ -75,27 +81,27 @@ def test_messages_without_a_packet_identifier_leave_no_record() -> None:
     records.add(Batch([said(), said()], Receipt(), "pump", [0, 0]), ())
     records.add(Batch([said()], Receipt(), "pump"), ())
     assert not records
-    records.add(Batch([said(), said(b"b")], Receipt(), "pump", [0, 5]), ())
+    records.add(Batch([said(), said(b"b")], Receipt(), "pump", [0, 50]), ())
     resends = Resends([records.encode()])
     assert not resends.recognise("pump", 0, said())
-    assert resends.recognise("pump", 5, said(b"b"))
+    assert resends.recognise("pump", 50, said(b"b"))
 
 
 def test_a_client_is_remembered_by_its_last_publishes_only() -> None:
     uses = [("pump", number, said(b"%d" % number)) for number in range(1, PER_CLIENT_MAX + 2)]
-    blobs = [written(*uses[:500]), written(*uses[500:], ("valve", 1, said()))]
+    blobs = [written(*uses[:500]), written(*uses[500:], ("valve", 100, said()))]
     resends = Resends(blobs)
     assert not resends.recognise("pump", 1, said(b"1"))
     assert all(resends.recognise(client, number, message) for client, number, message in uses[1:])
-    assert resends.recognise("valve", 1, said())
+    assert resends.recognise("valve", 100, said())
 
 
 def test_there_is_nothing_to_recognise_without_records() -> None:
     assert not Resends(())
     assert not Resends([b""])
-    resends = Resends([written(("pump", 7, said()))])
+    resends = Resends([written(("pump", 70, said()))])
     assert resends
-    resends.recognise("pump", 7, said())
+    resends.recognise("pump", 70, said())
     assert not resends
 
 
@@ -115,7 +121,8 @@ def test_exactly_the_unambiguous_records_are_recognised(
     blobs = [written(*((c, n, said(p)) for c, n, p in commit)) for commit in commits]
     resends = Resends(blobs)
     flat = [use for commit in commits for use in commit]
-    known = {use for use in flat if sum(use[:2] == other[:2] for other in flat) == 1}
+    counting = {client for client, _, _ in flat if len({n for c, n, _ in flat if c == client}) > 1}
+    known = {use for use in flat if use[0] in counting and sum(use[:2] == other[:2] for other in flat) == 1}
     for client, packet_id, payload in sent_again:
         expected = (client, packet_id, payload) in known
         assert resends.recognise(client, packet_id, said(payload)) == expected
