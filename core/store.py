@@ -74,7 +74,8 @@ def reusable(connection: sqlite3.Connection) -> int:
 
 def ensure_room(connection: sqlite3.Connection, path: Path) -> None:
     """Raise StorageError unless the disk has room for more than what makes room: ask before taking in anything new."""
-    if shutil.disk_usage(path).free + reusable(connection) < DISK_RESERVE_BYTES:
+    free = shutil.disk_usage(path).free
+    if free < DISK_RESERVE_BYTES and free + reusable(connection) < DISK_RESERVE_BYTES:
         raise StorageError(f"{path}: less than {DISK_RESERVE_BYTES >> 20} MiB are free on the disk")
 
 

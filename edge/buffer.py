@@ -54,6 +54,10 @@ class LaneState:
     bytes: int = 0
     pending: list[Message] = field(default_factory=list)
     pending_bytes: int = 0
+    closes_at: float = field(init=False)  # bytes from which on messages are left out
+
+    def __post_init__(self) -> None:
+        self.closes_at = self.lane.closes_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +123,7 @@ class Buffer:
         def load(connection: sqlite3.Connection) -> tuple[list[Any], list[Any], list[bytes]]:
             known = connection.execute("SELECT name, next FROM lanes").fetchall()
             held = connection.execute("SELECT lane, sum(count), sum(bytes) FROM chunks GROUP BY lane").fetchall()
-            blobs = [row[0] for row in connection.execute("SELECT records FROM resends ORDER BY id")]
-            return known, held, blobs
+            return known, held, chunks.recent_resends(connection, REMEMBERED_MS)
 
         known, held, blobs = await self._store.run(load)
         following = dict(known)
@@ -140,11 +143,7 @@ class Buffer:
     def add(self, lane: Lane, message: Message) -> Outcome | None:
         """Take one message for the next commit; or give the outcome when the lane's policy leaves it out."""
         state = self.lanes[lane.name]
-        if (
-            lane.max_bytes is not None
-            and lane.when_full is not WhenFull.DROP_OLDEST
-            and state.bytes + state.pending_bytes >= lane.max_bytes
-        ):
+        if state.bytes + state.pending_bytes >= state.closes_at:
             if lane.when_full is WhenFull.REJECT:
                 self._counters.add("messages_rejected_total", reason="lane full", lane=lane.name)
                 return rejected("lane full", QUOTA_EXCEEDED)
@@ -267,11 +266,12 @@ class Buffer:
         await self._run(lambda connection: chunks.delete(connection, lane, ids), lambda r: self._removed(r, reason))
 
     async def tidy(self, now_ms: int) -> None:
-        """Drop what is older than its lane allows, and give free disk space back. Raises StorageError."""
+        """Drop what is older than its lane allows, forget old records, give disk space back. Raises StorageError."""
         for state in list(self.lanes.values()):
             before = state.lane.expired_before(now_ms)
             if before is not None and state.count:
                 await self._run(partial(chunks.expire, lane=state.lane.name, before_ms=before), self._expired)
+        await self._run(partial(chunks.forget_resends, now_ms=now_ms, remembered_ms=REMEMBERED_MS))
         idle = not any(state.count for state in self.lanes.values())
         while await self._run(lambda connection: chunks.reclaim(connection, idle=idle)):
             pass
@@ -295,5 +295,5 @@ def _write(connection: sqlite3.Connection, flush: Flush, path: Path) -> list[Rem
     removed = [chunks.make_room(connection, lane, excess) for lane, excess in flush.room]
     chunks.insert(connection, flush.chunks)
     if flush.records:
-        chunks.remember_resends(connection, flush.at, flush.records, REMEMBERED_MS)
+        chunks.remember_resends(connection, flush.at, flush.records)
     return removed

@@ -29,7 +29,6 @@ CREATE TABLE IF NOT EXISTS chunks(
     count INTEGER NOT NULL, bytes INTEGER NOT NULL, newest INTEGER NOT NULL, crc INTEGER NOT NULL, block BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS chunk_order ON chunks(lane, id, epoch, first, count, bytes, newest);
 CREATE TABLE IF NOT EXISTS resends(id INTEGER PRIMARY KEY, at INTEGER NOT NULL, records BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS resend_times ON resends(at);
 PRAGMA journal_size_limit=4194304;
 """
 
@@ -171,10 +170,24 @@ def expire(connection: sqlite3.Connection, lane: str, before_ms: int) -> Removed
     return delete(connection, lane, [identity for (identity,) in rows])
 
 
-def remember_resends(connection: sqlite3.Connection, at: int, records: bytes, remembered_ms: int) -> None:
-    """Store what a commit acknowledges, and forget what is older, or from a clock that has jumped back since."""
+def remember_resends(connection: sqlite3.Connection, at: int, records: bytes) -> None:
+    """Store what a commit acknowledges."""
     connection.execute("INSERT INTO resends(at, records) VALUES (?,?)", (at, records))
-    connection.execute("DELETE FROM resends WHERE at < ? OR at > ?", (at - remembered_ms, at + remembered_ms))
+
+
+def recent_resends(connection: sqlite3.Connection, remembered_ms: int) -> list[bytes]:
+    """What the last commit and those within `remembered_ms` before it acknowledged, in their order."""
+    rows = connection.execute(
+        "SELECT records FROM resends"
+        " WHERE abs(at - (SELECT at FROM resends ORDER BY id DESC LIMIT 1)) <= ? ORDER BY id",
+        (remembered_ms,),
+    )
+    return [records for (records,) in rows]
+
+
+def forget_resends(connection: sqlite3.Connection, now_ms: int, remembered_ms: int) -> None:
+    """Delete what is too old to be sent again, and what a clock that was wrong has dated into the future."""
+    connection.execute("DELETE FROM resends WHERE abs(at - ?) > ?", (now_ms, remembered_ms))
 
 
 def reclaim(connection: sqlite3.Connection, *, idle: bool) -> bool:

@@ -69,10 +69,12 @@ class Gateway:
     def _keep(self, buffer: Buffer, batch: Batch, republished: list[Message], outcomes: dict[int, Outcome]) -> bool:
         """Add to the buffer what lanes want, and to `outcomes` what they refuse; whether they want any of it."""
         find, add = self._lanes.find, buffer.add
-        wanted = False
-        known = outcomes.copy()
+        wanted, known = False, outcomes.copy()
+        topic, lane = "", None
         for index, message in enumerate(batch.messages):
-            lane = find(message.topic)
+            if message.topic is not topic:  # one sensor's batch has one topic
+                topic = message.topic
+                lane = find(topic)
             if lane is None or index in known:
                 continue
             wanted = True
@@ -109,9 +111,12 @@ class Gateway:
     def _apply_rules(self, messages: list[Message]) -> list[Message]:
         made: list[Message] = []
         match = self.rules.match
-        now = 0
+        now, topic = 0, ""
+        found: tuple[Rule, ...] = ()
         for message in messages:
-            found = match(message.topic)
+            if message.topic is not topic:
+                topic = message.topic
+                found = match(topic)
             if found:
                 now = now or time.time_ns() // 1_000_000
                 event = Event(message, now)

@@ -8,6 +8,7 @@ of encoded blocks, in bytes.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 from core.topics import TopicTree
 
@@ -41,6 +42,11 @@ class Lane:
     max_bytes: int | None = None
     max_age: float | None = None
     when_full: WhenFull = WhenFull.REJECT
+
+    @property
+    def closes_at(self) -> float:
+        """How many bytes may be there before a message is left out; a lane that drops its oldest never closes."""
+        return inf if self.max_bytes is None or self.when_full is WhenFull.DROP_OLDEST else self.max_bytes
 
     def expired_before(self, now_ms: int) -> int | None:
         """The time before which messages of this lane are too old, None when that cannot be told."""

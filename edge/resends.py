@@ -19,9 +19,9 @@ it has sent, and MQTT forbids it to guess after that (section 4.3.2).
 """
 
 import struct
-import zlib
 from collections import Counter
 from collections.abc import Container, Iterable
+from zlib import crc32
 
 from core.message import Message
 from core.receipts import Batch
@@ -34,7 +34,7 @@ _ENTRY = struct.Struct("<HI")
 
 def digest(message: Message) -> int:
     """CRC-32 of topic and payload; with the packet identifier it tells a client's recent messages apart."""
-    return zlib.crc32(message.payload, zlib.crc32(message.topic.encode()))
+    return crc32(message.payload, crc32(message.topic.encode()))
 
 
 class Records:
@@ -50,11 +50,16 @@ class Records:
         """Record the QoS 1 messages of a batch (those with a packet identifier), but for the indexes in `skip`."""
         if batch.packet_ids is None or not any(batch.packet_ids):
             return
-        entries = self._clients.setdefault(batch.client_id, bytearray())
-        entry = _ENTRY.pack
+        fields: list[int] = []
+        topics: dict[str, int] = {}
         for index, (packet_id, message) in enumerate(zip(batch.packet_ids, batch.messages, strict=True)):
             if packet_id and index not in skip:
-                entries += entry(packet_id, digest(message))
+                topic = topics.get(message.topic)
+                if topic is None:
+                    topic = topics[message.topic] = crc32(message.topic.encode())
+                fields += packet_id, crc32(message.payload, topic)
+        entries = self._clients.setdefault(batch.client_id, bytearray())
+        entries += struct.pack("<" + "HI" * (len(fields) // 2), *fields)
 
     def encode(self) -> bytes:
         """One blob: per client u16 length, name, u32 length, entries of (u16 packet id, u32 digest)."""

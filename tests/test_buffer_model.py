@@ -38,6 +38,7 @@ class BufferMachine(RuleBasedStateMachine):
         self.held: dict[str, dict[int, bytes]] = {name: {} for name in LANES}
         self.following = dict.fromkeys(LANES, 1)
         self.in_flight: dict[str, list[Chunk]] = {name: [] for name in LANES}
+        self.epochs: dict[str, dict[int, int]] = {name: {} for name in LANES}
         self.buffer: Buffer | None = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -78,6 +79,7 @@ class BufferMachine(RuleBasedStateMachine):
         for name, payloads in batches:
             for payload in payloads:
                 self.held[name][self.following[name]] = payload
+                self.epochs[name][self.following[name]] = self.live.lanes[name].epoch
                 self.following[name] += 1
 
     @rule(name=NAMES, bytes_max=st.sampled_from([1, 50_000, 300_000]))
@@ -95,7 +97,8 @@ class BufferMachine(RuleBasedStateMachine):
         payloads = [message.payload for chunk in found for message in blocks.decode(chunk.block)]
         assert payloads == [self.held[name][number] for number in numbers]
         assert sum(len(chunk.block) for chunk in found) <= bytes_max or len(found) == 1
-        assert floor == min(self.held[name])
+        epochs = self.epochs[name]
+        assert floor == min(number for number in self.held[name] if epochs[number] == found[0].epoch)
         self.in_flight[name] += found
 
     @rule(name=NAMES, last=st.booleans())
