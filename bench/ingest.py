@@ -11,7 +11,6 @@ and holds every acknowledged message, or the program fails.
 
 import argparse
 import json
-import sqlite3
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from bench import load, peers
 from bench.load import Version
 from bench.peers import Peer
 from core.errors import TidegateError
+from core.reader import reading
 from edge import chunks
 from edge.daemon import BUFFER_FILE
 
@@ -62,11 +62,8 @@ def _check_kept(directory: Path, acknowledged: int) -> None:
 def buffered(directory: Path) -> int:
     """How many messages the edge that ran in `directory` holds in its buffer."""
     path = directory / "edge" / BUFFER_FILE
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    try:
+    with reading(path) as connection:
         return sum(int(row["messages"]) for row in chunks.totals(connection))
-    finally:
-        connection.close()
 
 
 def compare(runs: list[Run], connections: int) -> dict[str, float]:

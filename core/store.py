@@ -43,6 +43,7 @@ def connect(path: Path, schema: str) -> sqlite3.Connection:
 
     Raises DamagedStore when the file is no database of ours any more, StorageError when the disk refuses.
     """
+    connection: sqlite3.Connection | None = None
     try:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
         connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # takes effect at creation; space can be given back later
@@ -53,6 +54,8 @@ def connect(path: Path, schema: str) -> sqlite3.Connection:
         connection.execute("PRAGMA busy_timeout=5000")
         connection.executescript(schema)
     except sqlite3.Error as error:
+        if connection is not None:
+            connection.close()
         raise translate(error, path) from error
     return connection
 

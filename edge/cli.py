@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from core import blocks
 from core.cli import Json, errors_to_exit_codes, print_facts, print_rows, print_status
 from core.config import client_context, server_context
 from core.control import request
-from core.errors import StorageError
+from core.reader import reading
 from edge import chunks
 from edge.config import EdgeConfig, load
 from edge.daemon import BUFFER_FILE, CONTROL_FILE, load_rules
@@ -61,24 +62,15 @@ def clients(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
 # -- tidegate buffer --------------------------------------------------------------------------------------------------
 
 
-def _open(config: Path) -> sqlite3.Connection:
-    path = load(config).edge.data_dir / BUFFER_FILE
-    if not path.exists():
-        raise StorageError(f"there is no buffer yet: {path} does not exist")
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+def _buffer(config: Path) -> AbstractContextManager[sqlite3.Connection]:
+    return reading(load(config).edge.data_dir / BUFFER_FILE)
 
 
 @buffer_app.command("status")
 def buffer_status(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
     """What each lane holds: messages, bytes, and since when."""
-    with errors_to_exit_codes():
-        connection = _open(config)
-        try:
-            rows = chunks.totals(connection)
-        except sqlite3.Error as error:
-            raise StorageError(f"the buffer cannot be read: {error}") from None
-        finally:
-            connection.close()
+    with errors_to_exit_codes(), _buffer(config) as connection:
+        rows = chunks.totals(connection)
     print_rows(rows, as_json=as_json)
 
 
@@ -90,14 +82,8 @@ def buffer_peek(
     as_json: Json = False,
 ) -> None:
     """Show messages that wait in a lane, and leave them there."""
-    with errors_to_exit_codes():
-        connection = _open(config)
-        try:
-            found = chunks.peek(connection, lane, limit)
-        except sqlite3.Error as error:
-            raise StorageError(f"the buffer cannot be read: {error}") from None
-        finally:
-            connection.close()
+    with errors_to_exit_codes(), _buffer(config) as connection:
+        found = chunks.peek(connection, lane, limit)
     rows: list[dict[str, Any]] = []
     for chunk in found:
         for offset, message in enumerate(blocks.decode(chunk.block)):

@@ -17,7 +17,6 @@ import json
 import math
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
@@ -120,10 +119,13 @@ def joined(parts: list[str]) -> str:
 
 
 def json_bytes(value: Any) -> bytes:
-    """Compact JSON, UTF-8. Raises EvaluationError for nesting beyond what Python's stack holds."""
-    with suppress(TypeError):  # an Int beyond 64 bits, or nesting beyond 254: the slow way can do more
-        return orjson.dumps(value)
+    """Compact JSON, UTF-8. Raises EvaluationError for nesting beyond 254 levels, which is what orjson writes."""
     try:
+        return orjson.dumps(value)
+    except TypeError as error:
+        if "ecursion" in str(error):
+            raise EvaluationError("the result is nested too deeply to be written as JSON") from None
+    try:  # an Int beyond 64 bits: the slow way can do more
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise EvaluationError(f"the result cannot be written as JSON: {error}") from error

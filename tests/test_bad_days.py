@@ -11,7 +11,7 @@ from pathlib import Path
 import mqtt5
 import pytest
 
-from cloud.targets.reader import reading
+from core.reader import reading
 from devices import recordings
 from devices.simulate import Simulator
 from tests.site import Site, running, wait_until

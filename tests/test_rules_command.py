@@ -150,7 +150,7 @@ def test_a_request_is_answered(answers: dict[Any, Any], identity: Any, answer: d
         ("version", "sql_version is 2015-10-08 or 2016-03-23, not 'beta'", None, None),
         ("base64", "payload_b64: ", None, None),
         ("unknown", "qos: Extra inputs are not permitted", None, None),
-        ("deep", "the payload is nested too deeply", None, None),
+        ("deep", "nested too deeply", None, None),
     ],
 )
 def test_a_wrong_request_is_told_what_is_wrong(

@@ -14,7 +14,7 @@ import orjson
 
 from cloud.daemon import DATABASE_FILE, STREAMS_DIRECTORY
 from cloud.targets import alerts, tables
-from cloud.targets.reader import reading
+from core.reader import reading
 
 Name = tuple[str, int]
 

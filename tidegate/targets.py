@@ -23,10 +23,10 @@ from cloud.targets import streams as pending
 from cloud.targets import tables as items
 from cloud.targets.names import Prefix, is_object_of
 from cloud.targets.objects import check_key
-from cloud.targets.reader import reading
 from core import control
 from core.cli import Json, errors_to_exit_codes, print_facts, print_json, print_rows
 from core.errors import TidegateError
+from core.reader import reading
 
 DATABASE = "cloud.db"
 

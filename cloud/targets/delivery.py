@@ -19,9 +19,9 @@ from uuid import uuid4
 
 from cloud.targets import objects
 from cloud.targets.config import StreamConfig
-from cloud.targets.reader import reading
 from cloud.targets.streams import Object, Streams, contents, left_ms, newest_id
 from core.errors import StorageError
+from core.reader import reading
 from core.store import Store
 from core.telemetry import Counters, get_logger
 

@@ -1,7 +1,6 @@
-"""A second connection to the cloud's database that only reads: for the delivery thread and for commands.
+"""A second connection to a daemon's database that only reads: for threads beside the writer, and for commands.
 
-WAL lets it read beside the one writer, from a committed state. Works while the daemon runs and when it does
-not.
+WAL lets it read beside the one writer, from a committed state. Works while the daemon runs and when it does not.
 """
 
 import sqlite3
@@ -13,7 +12,7 @@ from urllib.parse import quote
 from core.errors import StorageError
 from core.store import translate
 
-WAIT_SECONDS = 5
+WAIT_SECONDS = 5  # for the writer to let go, which it does after each commit
 
 
 @contextmanager
