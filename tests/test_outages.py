@@ -13,6 +13,8 @@ from tidegate.evidence import Evidence, examine
 
 pytestmark = pytest.mark.processes
 
+SECONDS_PER_KILL = 0.35  # how long a kill and a start take, so that devices publish through all of them
+
 
 def _examine(site: Site, simulators: list[Simulator]) -> Evidence:
     site.drain()
@@ -24,7 +26,7 @@ def _kill_edge(site: Site, kills: int, readings: int, version: int, seed: int) -
     """Kill the edge at random moments while two sensors publish as fast as they are acknowledged."""
     chance = random.Random(seed)
     loaded = [recordings.load(name).head(readings) for name in recordings.NAMES]
-    pace = [at_rate(r, len(r.readings) / (kills * 0.75)) for r in loaded]
+    pace = [at_rate(r, len(r.readings) / (kills * SECONDS_PER_KILL)) for r in loaded]
     simulators = [
         Simulator(r, "127.0.0.1", site.edge_port, version=version, due=due)  # type: ignore[arg-type]
         for r, due in zip(loaded, pace, strict=True)
@@ -35,7 +37,7 @@ def _kill_edge(site: Site, kills: int, readings: int, version: int, seed: int) -
         time.sleep(chance.uniform(0.02, 0.25))
         site.edge.kill()
         site.edge.start()
-    wait_until(lambda: all(s.done for s in simulators), 60)
+    wait_until(lambda: all(s.done for s in simulators), 60 + kills * SECONDS_PER_KILL)
     found = _examine(site, simulators)
     total = sum(len(r.readings) for r in loaded)
     assert (found.lost, found.duplicates, found.stored) == (0, 0, total), f"seed {seed}"
