@@ -51,7 +51,7 @@ class Records:
         if batch.packet_ids is None or not any(batch.packet_ids):
             return
         fields: list[int] = []
-        topics: dict[str, int] = {}
+        topics: dict[str, int] = {}  # the part of `digest` that a batch's messages share
         for index, (packet_id, message) in enumerate(zip(batch.packet_ids, batch.messages, strict=True)):
             if packet_id and index not in skip:
                 topic = topics.get(message.topic)

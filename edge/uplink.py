@@ -26,6 +26,7 @@ from core.telemetry import Counters, get_logger
 from edge.buffer import Buffer, LaneState
 from edge.chunks import Chunk
 from edge.config import UplinkSection
+from edge.lanes import Lane, Order
 
 log = get_logger("edge.uplink")
 
@@ -150,7 +151,7 @@ class Uplink:
             state = await self._next_lane()
             chunks, floor = await self._buffer.read(state.lane, self._inflight[state.lane.name], FRAME_BLOCK_BYTES)
             if chunks:
-                return self._frame(state.lane.name, chunks, floor)
+                return self._frame(state.lane, chunks, floor)
 
     async def _next_lane(self) -> LaneState:
         since: float | None = None
@@ -174,11 +175,12 @@ class Uplink:
     def _unsent(self, state: LaneState) -> int:
         return state.count - self._inflight_messages[state.lane.name]
 
-    def _frame(self, lane: str, chunks: list[Chunk], floor: int) -> Frame:
-        """One frame of consecutive chunks; fewer of them when they compress badly."""
+    def _frame(self, lane: Lane, chunks: list[Chunk], floor: int) -> Frame:
+        """One frame of consecutive chunks; when they compress badly, of the half that the lane's order sends first."""
         while True:
             messages: list[Message] = [message for chunk in chunks for message in blocks.decode(chunk.block)]
-            data = frames.encode(self._edge, lane, chunks[0].epoch, chunks[0].first, floor, messages)
+            data = frames.encode(self._edge, lane.name, chunks[0].epoch, chunks[0].first, floor, messages)
             if len(data) <= frames.FRAME_MAX_BYTES or len(chunks) == 1:
-                return Frame(lane, [chunk.id for chunk in chunks], len(messages), data)
-            chunks = chunks[: len(chunks) // 2]
+                return Frame(lane.name, [chunk.id for chunk in chunks], len(messages), data)
+            half = len(chunks) // 2
+            chunks = chunks[:half] if lane.order is Order.OLDEST_FIRST else chunks[half:]

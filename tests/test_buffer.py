@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,6 +28,7 @@ from edge.buffer import QUOTA_EXCEEDED, Buffer
 from edge.chunks import Chunk
 from edge.lanes import CLOCK_PLAUSIBLE_MS, Lane, WhenFull
 from edge.resends import REMEMBERED_MS
+from tests.killing import Countdown, before_every_statement
 
 NOW = CLOCK_PLAUSIBLE_MS + 10**9
 ALARMS = Lane("alarms", ("alarm/#",))
@@ -647,23 +647,10 @@ async def test_a_full_disk_rejects_until_there_is_room_and_loses_nothing_that_wa
 async def crash(directory: Path, round_: int, fatal: int) -> None:
     """Runs in a process of its own: store and drain, and tell, until killed before the `fatal`-th SQL statement."""
     draw = random.Random(round_)
-    statements = 0
-
-    def count(_: str) -> None:
-        nonlocal statements
-        statements += 1
-        if statements == fatal:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    class Traced(sqlite3.Connection):
-        def __init__(self, *arguments: Any, **named: Any) -> None:
-            super().__init__(*arguments, **named)
-            self.set_trace_callback(count)
-
     def tell(kind: str, what: object) -> None:
         os.write(1, f"{json.dumps([kind, what])}\n".encode())
 
-    sqlite3.connect = partial(sqlite3.connect, factory=Traced)  # type: ignore[assignment]
+    before_every_statement(Countdown(fatal))
     buffer = await open_buffer(directory)
     serial = 0
     while True:

@@ -5,15 +5,11 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tracemalloc
-from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,6 +23,7 @@ from edge.buffer import Buffer
 from edge.chunks import SCHEMA, cut, insert
 from edge.lanes import CLOCK_PLAUSIBLE_MS, Lane
 from edge.recovery import PAGE_BYTES, Salvage, is_marked, mark_damaged, recover
+from tests.killing import Countdown, before_every_statement
 
 Contents = dict[tuple[str, int, int], bytes]  # (lane, epoch, number) → payload
 
@@ -334,25 +331,13 @@ async def test_after_a_recovery_the_buffer_opens_whatever_happened(
 
 def killed_recovery(path: Path, statement: int, move: int) -> None:
     """Runs in a process of its own: recover, until killed before an SQL statement or a rename (counted from 1)."""
-    counts = Counter[str]()
-
-    def count(what: str, fatal: int) -> None:
-        counts[what] += 1
-        if counts[what] == fatal:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    class Traced(sqlite3.Connection):
-        def __init__(self, *arguments: Any, **named: Any) -> None:
-            super().__init__(*arguments, **named)
-            self.set_trace_callback(lambda _: count("statement", statement))
-
-    real_replace = os.replace
+    before_every_statement(Countdown(statement))
+    count_move, real_replace = Countdown(move), os.replace
 
     def replace(source: str, target: str) -> None:
-        count("move", move)
+        count_move()
         real_replace(source, target)
 
-    sqlite3.connect = partial(sqlite3.connect, factory=Traced)  # type: ignore[assignment]
     os.replace = replace  # type: ignore[assignment]
     recover(path)
 

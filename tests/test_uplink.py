@@ -1,6 +1,7 @@
 """The uplink against a cloud of the test's own: the real broker on a real socket, and an answer for each frame."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from core.telemetry import Counters
 from devices.access import OpenAccess
 from edge.buffer import Buffer
 from edge.config import LaneSection, UplinkSection
+from edge.lanes import Order
 from edge.uplink import Uplink
 
 
@@ -56,10 +58,12 @@ LANES = (
 
 
 @asynccontextmanager
-async def draining(tmp: Path, port: int, *, linger: float = 0.01) -> AsyncIterator[tuple[Buffer, Uplink]]:
+async def draining(
+    tmp: Path, port: int, *, linger: float = 0.01, lanes: tuple[LaneSection, ...] = LANES
+) -> AsyncIterator[tuple[Buffer, Uplink]]:
     """A buffer and its uplink to `port`, running."""
-    config = UplinkSection(url=f"mqtt://127.0.0.1:{port}", linger=linger, lanes=LANES)
-    buffer = await Buffer.open(tmp / "buffer.db", [lane.lane() for lane in LANES], Counters())
+    config = UplinkSection(url=f"mqtt://127.0.0.1:{port}", linger=linger, lanes=lanes)
+    buffer = await Buffer.open(tmp / "buffer.db", [lane.lane() for lane in lanes], Counters())
     uplink = Uplink("box", config, None, buffer, Counters())
     buffer.changed = uplink.wake
     async with asyncio.TaskGroup() as group:
@@ -191,4 +195,18 @@ async def test_a_frame_tells_the_lowest_number_that_may_still_come(tmp_path: Pat
             await store(buffer, 10)
             await until(lambda: buffer.lanes["telemetry"].count == 0)
     assert [header.floor for header, _ in far.frames] == [1, 11, 21]
+    await far.listeners.close()
+
+
+async def test_newest_first_sends_the_newest_even_when_a_frame_cannot_hold_all_that_was_read(tmp_path: Path) -> None:
+    far = FarEnd()
+    lanes = (LaneSection(name="telemetry", topics=("#",), order=Order.NEWEST_FIRST),)
+    buffer = await Buffer.open(tmp_path / "buffer.db", [lane.lane() for lane in lanes], Counters())
+    for seed in range(4):
+        await store(buffer, 1, payload=random.Random(seed).randbytes(60_000))  # noise does not compress
+    await buffer.close()
+    async with draining(tmp_path, await far.open(), lanes=lanes) as (reopened, _):
+        await until(lambda: reopened.lanes["telemetry"].count == 0)
+    assert far.frames[0][0].last == 4
+    assert sorted(far.numbers()) == [1, 2, 3, 4]
     await far.listeners.close()

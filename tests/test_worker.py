@@ -9,9 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
@@ -32,6 +30,7 @@ from core.store import Store
 from core.telemetry import Counters
 from rules import files
 from rules.engine import RuleSet
+from tests.killing import Countdown, before_every_statement
 
 T = 1_800_000_000_000
 RULES = """
@@ -272,20 +271,7 @@ async def crash(directory: Path, fatal: int) -> None:
 
     Frames are cut differently each time, some newest first. With `fatal` 0 it comes to its end.
     """
-    statements = 0
-
-    def count(_: str) -> None:
-        nonlocal statements
-        statements += 1
-        if statements == fatal:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    class Traced(sqlite3.Connection):
-        def __init__(self, *arguments: Any, **named: Any) -> None:
-            super().__init__(*arguments, **named)
-            self.set_trace_callback(count)
-
-    sqlite3.connect = partial(sqlite3.connect, factory=Traced)  # type: ignore[assignment]
+    before_every_statement(Countdown(fatal))
     cloud = Cloud(directory)
     await cloud.store.run(cloud.targets.open)
     draw = random.Random(fatal)
