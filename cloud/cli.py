@@ -8,8 +8,8 @@ import typer
 from cloud.config import load
 from cloud.daemon import CONTROL_FILE, load_rules
 from core.cli import Json, errors_to_exit_codes, print_facts, print_rows, print_status
-from core.config import server_context
 from core.control import request
+from devices import gatekeeper
 
 app = typer.Typer(no_args_is_help=True, help="The service that the boxes sync to.")
 
@@ -19,14 +19,13 @@ DEFAULT_CONFIG = Path("/etc/tidegate/cloud.toml")
 
 @app.command()
 def check(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
-    """Check the configuration, its certificates and its rules, and change nothing."""
+    """Check the configuration, its certificates, policies and rules, and change nothing."""
     with errors_to_exit_codes():
         loaded = load(config)
         rules = load_rules(loaded)
-        for listener in loaded.listeners:
-            if listener.tls is not None:
-                server_context(listener.tls, anonymous=listener.anonymous)
-    print_facts({"config": str(config), "rules": len(rules), "ok": True}, as_json=as_json)
+        gatekeeper.check(loaded.devices, loaded.listeners)
+    facts = {"config": str(config), "rules": len(rules), "ok": True}
+    print_facts(facts | gatekeeper.warnings(loaded.listeners), as_json=as_json)
 
 
 @app.command()

@@ -12,6 +12,8 @@ from pydantic import Field
 from cloud.targets.config import TargetsConfig
 from core import config
 from core.config import ConfigPath, Listener, Section
+from core.mqtt.config import MqttSection
+from devices.config import DevicesSection
 
 
 class CloudSection(Section):
@@ -33,6 +35,8 @@ class CloudConfig(Section):
     listeners: Annotated[tuple[Listener, ...], Field(min_length=1)]
     rules: RulesSection | None = None
     targets: TargetsConfig = TargetsConfig()
+    mqtt: MqttSection = MqttSection()
+    devices: DevicesSection = DevicesSection()
 
 
 def load(path: Path) -> CloudConfig:

@@ -6,8 +6,9 @@ acknowledged; the rest of the inbox and of the deliveries stays in the database 
 """
 
 import asyncio
+import ssl
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,22 @@ from cloud.targets.delivery import Delivery
 from cloud.targets.notifier import Notifier
 from cloud.worker import Worker
 from core import frames
-from core.config import open_data_dir, server_context
+from core.commits import Commits
+from core.config import open_data_dir
 from core.control import ControlServer
 from core.errors import ConfigurationError
 from core.files import read_texts
 from core.message import Message
+from core.mqtt import records
 from core.mqtt.broker import Broker
+from core.mqtt.journal import Journal
 from core.mqtt.limits import Limits
 from core.mqtt.listener import Listeners, now_ms
+from core.receipts import Batch
 from core.service import Life, end
 from core.store import Store
 from core.telemetry import Counters, get_logger
-from devices.access import OpenAccess
+from devices.gatekeeper import Gatekeeper
 from rules import files
 from rules.engine import RuleSet
 
@@ -43,7 +48,7 @@ DATABASE_FILE = "cloud.db"
 CONTROL_FILE = "control.sock"
 STREAMS_DIRECTORY = "streams"
 LIMITS = Limits(packet_bytes=256 << 10, unsettled_bytes=4 << 20)  # a frame with one large message; a window of frames
-SCHEMA = inbox.SCHEMA + tables.SCHEMA + streams.SCHEMA + alerts.SCHEMA
+SCHEMA = inbox.SCHEMA + tables.SCHEMA + streams.SCHEMA + alerts.SCHEMA + records.SCHEMA
 
 
 def make_targets(config: CloudConfig) -> Targets:
@@ -66,32 +71,58 @@ def load_rules(config: CloudConfig) -> RuleSet:
 class Cloud:
     """The parts of a running cloud."""
 
-    def __init__(self, config: CloudConfig, rules: RuleSet, store: Store, directory: Path) -> None:
-        section = config.targets
+    def __init__(
+        self, config: CloudConfig, rules: RuleSet, store: Store, gatekeeper: Gatekeeper, counters: Counters
+    ) -> None:
+        section, directory = config.targets, config.cloud.data_dir
         self.config = config
-        self.counters = counters = Counters()
+        self.counters = counters
         self.store = store
+        self.gatekeeper = gatekeeper
+        self.commits = Commits(store)
         self.targets = make_targets(config)
         self.delivery = Delivery(store, section.streams, directory / STREAMS_DIRECTORY, now_ms, counters)
         self.notifier = Notifier(store, section.topics, now_ms, self._publish_alert, counters)
         self.worker = Worker(store, rules, self.targets, self._publish, self._wake_targets, counters)
         self.ingest = Ingest(store, counters, self.worker.wake)
-        self.broker = Broker(OpenAccess(frames.TOPIC_ROOT), self.ingest.accept, counters, LIMITS)
+        journal, limits = Journal(self.commits), config.mqtt.limits(LIMITS)
+        self.broker = Broker(gatekeeper.access, self._accept, counters, limits, journal)
+        gatekeeper.guard(self.broker)
         self.listeners = Listeners(self.broker)
         self.started = time.monotonic()
 
-    async def open(self) -> None:
-        """Prepare the targets' tables; raises ConfigurationError where they contradict what is stored."""
-        await self.store.run(self.targets.open)
+    async def open(self, contexts: Sequence[ssl.SSLContext | None]) -> None:
+        """Take over the sessions that are on disk, and begin to listen."""
+        self.broker.restore(await self.store.run(records.load), time.monotonic(), now_ms())
+        for section, context in zip(self.config.listeners, contexts, strict=True):
+            await self.listeners.open(section, context)
+            if section.exposed:
+                log.warning("everyone on the network may connect without saying who they are", address=section.address)
 
     def background(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
         """What runs beside the listeners, by name."""
-        return [("rules", self.worker.run()), ("streams", self.delivery.run()), ("alerts", self.notifier.run())]
+        return [
+            *self.gatekeeper.tasks(),
+            ("rules", self.worker.run()),
+            ("streams", self.delivery.run()),
+            ("alerts", self.notifier.run()),
+        ]
 
     async def reload(self) -> None:
-        """Read the rules again; a fault in them raises, and the rules that run stay."""
-        self.worker.rules = load_rules(self.config)
-        log.info("rules reloaded", rules=len(self.worker.rules))
+        """Read rules, policies and certificates again; a fault in them raises, and what is in force stays."""
+        rules = load_rules(self.config)
+        contexts = self.gatekeeper.contexts(self.config.listeners)
+        self.gatekeeper.reload()
+        self.listeners.renew(contexts)
+        self.worker.rules = rules
+        log.info("reloaded", rules=len(rules))
+
+    def _accept(self, batch: Batch) -> None:
+        """What clients publish here themselves goes to subscribers at once, and like frames into the inbox."""
+        direct = [message for message in batch.messages if not message.topic.startswith(frames.TOPIC_ROOT)]
+        if direct:
+            self.broker.publish(direct)
+        self.ingest.accept(batch)
 
     def _publish(self, messages: list[Message]) -> None:
         self.broker.publish(messages)
@@ -121,6 +152,7 @@ class Cloud:
             "uptime_seconds": round(time.monotonic() - self.started, 1),
             "listeners": [str(address) for address in self.listeners.addresses],
             "clients": len(self.broker.clients()),
+            "sessions": self.broker.sessions,
             "inbox_frames": waiting_frames,
             "inbox_messages": waiting_messages,
             "edges": edges,
@@ -133,16 +165,17 @@ async def serve(config_path: Path, life: Life) -> None:
     """Run a cloud until `life` ends it; raises ConfigurationError for anything the operator must change."""
     config = load(config_path)
     rules = load_rules(config)
-    contexts = [server_context(x.tls, anonymous=x.anonymous) if x.tls else None for x in config.listeners]
     with open_data_dir(config.cloud.data_dir) as directory:
+        counters = Counters()
+        gatekeeper = Gatekeeper(config.devices, directory, counters, frames.TOPIC_ROOT)
+        contexts = gatekeeper.contexts(config.listeners)
         store = Store(directory / DATABASE_FILE, SCHEMA)
-        cloud = Cloud(config, rules, store, directory)
-        await cloud.open()
-        handlers = {"status": cloud.status, "clients": cloud.clients, "flush": cloud.flush}
-        control = ControlServer(directory / CONTROL_FILE, handlers)
-        async with control, asyncio.TaskGroup() as group:
-            for section, context in zip(config.listeners, contexts, strict=True):
-                await cloud.listeners.open(section.address, context)
+        cloud = Cloud(config, rules, store, gatekeeper, counters)
+        await store.run(cloud.targets.open)
+        commands = {"status": cloud.status, "clients": cloud.clients, "flush": cloud.flush}
+        commands["recheck"] = gatekeeper.recheck
+        async with ControlServer(directory / CONTROL_FILE, commands), asyncio.TaskGroup() as group:
+            await cloud.open(contexts)
             tasks = [group.create_task(work, name=name) for name, work in cloud.background()]
             life.on_reload(cloud.reload)
             life.watch("store", lambda: store.alive)
@@ -150,4 +183,6 @@ async def serve(config_path: Path, life: Life) -> None:
             await life.stop_requested()
             await cloud.listeners.close()
             await end(tasks)
+        await cloud.commits.drain()
         await store.close()
+        gatekeeper.close()

@@ -20,14 +20,16 @@ import os
 import re
 import ssl
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
+    Field,
     PlainValidator,
     StringConstraints,
     ValidationError,
@@ -43,6 +45,10 @@ CONFIG_BYTES_MAX = 1 << 20  # a real file has a few kilobytes; this is somebody'
 SIZE_MAX = 2**63 - 1  # what SQLite's integers hold
 DURATION_MAX_S = 100 * 365 * 86_400  # a hundred years; beyond it timers overflow
 CREDENTIALS = "$CREDENTIALS_DIRECTORY/"
+UNIX = "unix:"
+SOCKET_NAME_BYTES_MAX = 64  # of the file's own name; with the longest way to its directory it fits into sun_path
+NAMES_MAX = 64  # of one listener: names in its certificate, or web pages
+TOGETHER = "certificate and key belong together"
 
 _SIZE = re.compile(r"(\d{1,19}(?:\.\d{1,9})?) ?(B|[kKMGT]i?B)")
 _SIZE_UNITS = {"B": 1, "kB": 1000, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "TB": 1000**4}
@@ -50,6 +56,9 @@ _SIZE_UNITS |= {"kiB": 1024, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB":
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,9})?) ?(ms|s|m|h|d)")
 _DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _HOST_PORT = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^\s:/\[\]@]+)):(?P<port>\d{1,5})", re.ASCII)
+_MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
+_LABEL = re.compile(r"[A-Za-z0-9_*]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?", re.ASCII)
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253})(:\d{1,5})?", re.ASCII | re.IGNORECASE)
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -141,12 +150,78 @@ class HostPort(NamedTuple):
         return core_schema.no_info_plain_validator_function(cls.parse)
 
 
-class Tls(Section):
-    """A server's side of TLS; `client_ca` signs the certificates that clients must show."""
+class UnixSocket(NamedTuple):
+    """Where to listen for programs on this machine: "unix:/run/tidegate-edge/mqtt.sock"."""
 
-    certificate: ConfigPath
-    key: ConfigPath
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{UNIX}{self.path}"
+
+
+def _address(value: object, info: ValidationInfo) -> HostPort | UnixSocket:
+    if isinstance(value, UnixSocket):
+        return value
+    if isinstance(value, str) and value.startswith(UNIX):
+        path = _path(value.removeprefix(UNIX), info)
+        if not path.name or len(os.fsencode(path.name)) > SOCKET_NAME_BYTES_MAX:
+            raise ValueError(f'{value!r}: the name of the socket file must have 1 to {SOCKET_NAME_BYTES_MAX} bytes')
+        return UnixSocket(path)
+    return HostPort.parse(value)
+
+
+def _mode(value: object, info: ValidationInfo) -> int:
+    if info.mode == "python" and isinstance(value, int) and 0 <= value <= 0o777:
+        return value
+    if not isinstance(value, str) or not _MODE.fullmatch(value):  # a number in a file would be read as decimal
+        raise ValueError(f'{value!r} is no mode of a file: write it in octal, as text: "0660"')
+    return int(value, 8)
+
+
+def _dns_name(name: str) -> str:
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        if len(name) > 253 or not all(map(_LABEL.fullmatch, name.split("."))):
+            raise ValueError(f'{name!r} is no name of a machine: write "edge.example.com" or "192.0.2.7"') from None
+        return name
+
+
+def _origin(origin: str) -> str:
+    if not _ORIGIN.fullmatch(origin):
+        raise ValueError(f'{origin!r} is no origin: write "https://example.com" or "http://192.0.2.7:8080"')
+    return origin.lower()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host reaches nothing but this machine: localhost, 127.0.0.0/8 or ::1."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower() == "localhost"
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+class Tls(Section):
+    """A server's side of TLS.
+
+    Without `certificate` and `key` the local authority issues them, with `names` (DNS names and addresses) in the
+    certificate beside those of the machine. `client_ca` signs the certificates of clients.
+    """
+
+    certificate: ConfigPath | None = None
+    key: ConfigPath | None = None
     client_ca: ConfigPath | None = None
+    names: Annotated[tuple[Annotated[str, AfterValidator(_dns_name)], ...], Field(max_length=NAMES_MAX)] = ()
+
+    @model_validator(mode="after")
+    def _certificate_with_key(self) -> "Tls":
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError(f"{'key' if self.key is None else 'certificate'} is missing; {TOGETHER}")
+        if self.names and self.certificate is not None:
+            raise ValueError("names are for a certificate that the local authority issues; this one has its own")
+        return self
 
 
 class ClientTls(Section):
@@ -159,25 +234,57 @@ class ClientTls(Section):
     @model_validator(mode="after")
     def _certificate_with_key(self) -> "ClientTls":
         if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key belong together; one of them is missing")
+            raise ValueError(f"{TOGETHER}; one of them is missing")
         return self
 
 
 class Listener(Section):
-    """One address to accept clients at; their certificates say who they are, unless it is `anonymous`."""
+    """One address to accept clients at, and how they may say who they are.
 
-    address: HostPort
+    By certificate wherever there is TLS; by user name and password, or not at all, only where `passwords` or
+    `anonymous` says so. `mode` is that of a Unix socket's file. `origins` are the web pages that may use a WebSocket.
+    """
+
+    address: Annotated[HostPort | UnixSocket, PlainValidator(_address)]
+    protocol: Literal["mqtt", "websocket"] = "mqtt"
     anonymous: bool = False
+    passwords: bool = False
     tls: Tls | None = None
+    mode: Annotated[int, PlainValidator(_mode)] = 0o660
+    origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], Field(max_length=NAMES_MAX)] = ()
+
+    @model_validator(mode="after")
+    def _keys_that_fit(self) -> "Listener":
+        local = isinstance(self.address, UnixSocket)
+        if local and self.tls is not None:
+            raise ValueError("tls is not spoken on a Unix socket, whose bytes never leave this machine; take it out")
+        if not local and "mode" in self.model_fields_set:
+            raise ValueError("mode is for the file of a Unix socket; take it out")
+        if self.origins and self.protocol != "websocket":
+            raise ValueError('origins are for protocol = "websocket"; take them out')
+        return self
 
     @model_validator(mode="after")
     def _somebody_can_connect(self) -> "Listener":
-        if not self.anonymous and (self.tls is None or self.tls.client_ca is None):
+        if self.tls is None and not (self.anonymous or self.passwords):
             raise ValueError(
-                "nobody could connect: set tls.client_ca, so that certificates say who a client is, "
+                "nobody could connect: set tls, so that certificates say who a client is, passwords = true, "
                 "or anonymous = true"
             )
+        if self.passwords and self.tls is None and not self._is_local:
+            raise ValueError(
+                "passwords would cross the network in clear: set tls = {}, or listen on 127.0.0.1 or a Unix socket"
+            )
         return self
+
+    @property
+    def _is_local(self) -> bool:
+        return isinstance(self.address, UnixSocket) or is_loopback(self.address.host)
+
+    @property
+    def exposed(self) -> bool:
+        """Whether clients on other machines may connect without saying who they are; worth a warning."""
+        return self.anonymous and not self._is_local
 
 
 def load(path: Path, model: type[M]) -> M:
@@ -209,17 +316,27 @@ def _read(path: Path) -> dict[str, Any]:
     raise ConfigurationError(str(path), [problem])
 
 
-def server_context(tls: Tls, *, anonymous: bool = False) -> ssl.SSLContext:
-    """TLS 1.2 or later for a listener; with `client_ca`, clients must show a certificate unless `anonymous`.
+def server_context(
+    tls: Tls, client_cas: Sequence[Path] = (), *, anonymous: bool = False, passwords: bool = False
+) -> ssl.SSLContext:
+    """TLS 1.2 or later for a listener whose `tls` has a certificate and key, configured or issued.
 
-    Raises ConfigurationError that names the file that is missing or bad.
+    Clients must show a certificate that `tls.client_ca` or one of `client_cas` has signed; where they may be
+    `anonymous` or give `passwords` they need not, but one that they show must be good. Raises ConfigurationError that
+    names the file that is missing or bad.
     """
+    if tls.certificate is None or tls.key is None:
+        raise ConfigurationError("tls", ["certificate and key are missing, and no local authority has issued them"])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     _load_certificate(context, tls.certificate, tls.key)
-    if tls.client_ca is not None:
-        _load_authorities(context, tls.client_ca)
-        context.verify_mode = ssl.CERT_OPTIONAL if anonymous else ssl.CERT_REQUIRED
+    authorities = [*([tls.client_ca] if tls.client_ca else []), *client_cas]
+    for authority in authorities:
+        _load_authorities(context, authority)
+    if not (anonymous or passwords):
+        context.verify_mode = ssl.CERT_REQUIRED  # without any authority too: then nobody gets in
+    elif authorities:
+        context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 

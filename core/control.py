@@ -18,13 +18,14 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from core.errors import TidegateError
+from core.files import short_path
 from core.telemetry import get_logger
 
 REQUEST_BYTES_MAX = 64 * 1024  # a command and its arguments; payloads travel over MQTT
@@ -83,7 +84,7 @@ class ControlServer:
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             os.fchmod(listening.fileno(), 0o600)  # before bind: Linux gives these bits to the file it makes
-            listening.bind(self._closing.enter_context(_short(self.path)))  # asyncio looks the name up again
+            listening.bind(self._closing.enter_context(short_path(self.path)))  # asyncio looks the name up again
             listening.listen(CONNECTIONS_MAX)
         except OSError:
             listening.close()
@@ -145,7 +146,7 @@ def request(path: Path, command: str, **arguments: Any) -> dict[str, Any]:
     Raises TidegateError when no daemon answers, or with the daemon's own words when it refuses.
     """
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel, _short(path) as address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel, short_path(path) as address:
             channel.settimeout(REPLY_LIMIT_S)
             channel.connect(address)
             channel.sendall(_line({"command": command, **arguments}))
@@ -179,13 +180,3 @@ def _read_line(channel: socket.socket) -> Any:
 
 def _line(document: dict[str, Any]) -> bytes:
     return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
-
-
-@contextlib.contextmanager
-def _short(path: Path) -> Iterator[str]:
-    """A name for `path` that fits into a socket address, however long `path` is."""
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{directory}/{path.name}"
-    finally:
-        os.close(directory)

@@ -1,10 +1,12 @@
-"""Small text files that an operator wrote, read whole: rules for now.
+"""Small text files that an operator wrote, read whole; and names for paths that are too long for a socket.
 
 Bounded in size and number, because a wrong path must give an error and not fill the memory. Will not look
 into sub-directories, nor at hidden files (editors keep half-written copies there), nor at what the texts say.
 """
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from core.errors import ConfigurationError
@@ -64,3 +66,13 @@ def _reason(error: OSError | ValueError) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8 text: {error.reason} at byte {error.start:,}"
     return str(error)
+
+
+@contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """A name for `path` that fits into a socket address, however long `path` is."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)

@@ -5,6 +5,8 @@ Keeps what a device said and when it was heard. Will not parse the payload: that
 
 from dataclasses import dataclass
 
+# Boxes without a battery clock start in 1970 or at the image's build date; an age measured from there means nothing.
+CLOCK_PLAUSIBLE_MS = 1_704_067_200_000  # 2024-01-01
 
 @dataclass(frozen=True, slots=True)
 class Properties:
@@ -16,6 +18,12 @@ class Properties:
     response_topic: str | None = None
     correlation_data: bytes | None = None
     user_properties: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """About how many bytes they take on a connection or a disk."""
+        texts = (self.content_type, self.response_topic, *(part for pair in self.user_properties for part in pair))
+        return sum(len(text) + 3 for text in texts if text is not None) + len(self.correlation_data or b"")
 
 
 @dataclass(slots=True)
@@ -33,3 +41,8 @@ class Message:
     client_id: str = ""
     received_at: int = 0
     properties: Properties | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of topic, payload and properties: what holding it costs, for bounds."""
+        return len(self.topic) + len(self.payload) + (self.properties.size if self.properties is not None else 0)

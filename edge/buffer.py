@@ -1,7 +1,8 @@
 """The durable buffer: what devices were told is stored, until the cloud has acknowledged it.
 
-Messages gather per lane while the previous commit is on its way to the disk; a flush cuts them into chunks and commits
-all chunks of all lanes, with the records that tell resends, in one transaction. Then the receipts are settled.
+Messages gather per lane while the previous commit is on its way to the disk; then they are cut into chunks, and all
+chunks of all lanes are committed with the records that tell resends, in one transaction with what the broker keeps of
+the same messages. Then the receipts are settled.
 
 Invariants:
 1. A receipt is settled as stored only after the commit of its messages.
@@ -10,7 +11,7 @@ Invariants:
    sync, or was restored from an image, may have forgotten that.
 3. A chunk leaves as a whole: acknowledged by the cloud, dropped by its lane's policy, or found damaged. The last two
    are counted, with the reason.
-4. One commit is in flight at a time; memory holds what gathered meanwhile, bounded by the listener's back-pressure.
+4. Memory holds what gathered during one commit, bounded by the listener's back-pressure.
 
 Will not decide what to send when (`uplink` does), nor mend a damaged file (`recovery` does, at start).
 """
@@ -25,8 +26,10 @@ from pathlib import Path
 from secrets import randbits
 from typing import Any, TypeVar
 
+from core.commits import Commits, Work
 from core.errors import DamagedStore, StorageError
 from core.message import Message
+from core.mqtt import records
 from core.receipts import STORED, Batch, Outcome, dropped, rejected
 from core.store import Store, ensure_room
 from core.telemetry import Counters, get_logger
@@ -36,6 +39,8 @@ from edge.lanes import Lane, WhenFull
 from edge.resends import REMEMBERED_MS, Records, Resends
 
 T = TypeVar("T")
+
+SCHEMA = chunks.SCHEMA + records.SCHEMA
 
 log = get_logger("edge.buffer")
 
@@ -78,19 +83,19 @@ class Buffer:
     again with a recovery.
     """
 
-    def __init__(self, store: Store, lanes: Sequence[Lane], counters: Counters) -> None:
+    def __init__(self, commits: Commits, lanes: Sequence[Lane], counters: Counters) -> None:
+        self.commits = commits
         self.lanes: dict[str, LaneState] = {}
         self.resends = Resends(())
         self.changed: Callable[[], None] = lambda: None  # called after each commit that added messages
         self.damaged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._store = store
+        self._store = commits.store
         self._configured = lanes
         self._counters = counters
-        self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[Batch, dict[int, Outcome]]] = []
         self._records = Records()
-        self._scheduled = False
-        self._committing = False
+        commits.refused = self._notice_damage
+        commits.join(self)
 
     @classmethod
     async def open(cls, path: Path, lanes: Sequence[Lane], counters: Counters) -> "Buffer":
@@ -98,8 +103,8 @@ class Buffer:
 
         Raises DamagedStore when the file is malformed, StorageError when the disk refuses.
         """
-        store = Store(path, chunks.SCHEMA)
-        buffer = cls(store, lanes, counters)
+        store = Store(path, SCHEMA)
+        buffer = cls(Commits(store), lanes, counters)
         try:
             await buffer._load()
         except BaseException:
@@ -114,9 +119,7 @@ class Buffer:
 
     async def close(self) -> None:
         """Commit what gathered, settle its receipts, and close the file."""
-        while self._waiting or self._committing:
-            self._flush()
-            await asyncio.sleep(0.001)
+        await self.commits.drain()
         await self._store.close()
 
     async def _load(self) -> None:
@@ -157,24 +160,21 @@ class Buffer:
         """Settle the batch's receipt, with `exceptions` by index, once everything added so far is on disk."""
         self._records.add(batch, exceptions)
         self._waiting.append((batch, exceptions))
-        if not self._scheduled and not self._committing:
-            self._scheduled = True
-            self._loop.call_soon(self._flush)
+        self.commits.soon()
 
-    def _flush(self) -> None:
-        self._scheduled = False
-        if self._committing or not self._waiting:
-            return
+    def gather(self) -> Work | None:
+        """What is to be committed now, None when nobody waits."""
+        if not self._waiting:
+            return None
         try:
-            flush = self._gather()
+            flush = self._cut()
         except Exception as fault:  # noqa: BLE001 - whatever cannot be encoded must not stop the buffer for good
             self._give_up_gathering(fault)
-            return
-        self._committing = True
+            return None
         path = self._store.path
-        self._store.submit(lambda c: _write(c, flush, path), lambda gone, error: self._flushed(flush, gone, error))
+        return Work(lambda c: _write(c, flush, path), lambda gone, error: self._flushed(flush, gone, error))
 
-    def _gather(self) -> Flush:
+    def _cut(self) -> Flush:
         cut: list[Chunk] = []
         room: list[tuple[str, int]] = []
         for state in self.lanes.values():
@@ -200,7 +200,6 @@ class Buffer:
         self._reject(waiting, rejected("cannot be encoded", IMPLEMENTATION_SPECIFIC))
 
     def _flushed(self, flush: Flush, removed: list[Removed] | None, error: Exception | None) -> None:
-        self._committing = False
         if error is None:
             self._account(flush.chunks, removed or [])
             for batch, exceptions in flush.waiting:
@@ -210,8 +209,6 @@ class Buffer:
         else:
             log.error("nothing can be stored; devices are not acknowledged", error=error)
             self._reject(flush.waiting, rejected("the disk refuses", QUOTA_EXCEEDED))
-            self._notice_damage(error)
-        self._flush()
 
     def _account(self, stored: list[Chunk], removed: list[Removed]) -> None:
         for chunk in stored:

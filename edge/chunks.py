@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from core import blocks
-from core.message import Message
-from edge.lanes import CLOCK_PLAUSIBLE_MS, Order, overflow
+from core.message import CLOCK_PLAUSIBLE_MS, Message
+from edge.lanes import Order, overflow
 
 CHUNK_MAX_BYTES = 64 << 10  # half a frame even when nothing compresses, so that a chunk never has to be split
 CHUNK_MAX_MESSAGES = 2_048  # what decoding one at a time may cost in memory

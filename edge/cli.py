@@ -10,11 +10,12 @@ import typer
 
 from core import blocks
 from core.cli import Json, errors_to_exit_codes, print_facts, print_rows, print_status
-from core.config import client_context, server_context
+from core.config import client_context
 from core.control import request
 from core.reader import reading
+from devices import gatekeeper
 from edge import chunks
-from edge.config import EdgeConfig, load
+from edge.config import load
 from edge.daemon import BUFFER_FILE, CONTROL_FILE, load_rules
 
 app = typer.Typer(no_args_is_help=True, help="The daemon on the box.")
@@ -26,21 +27,15 @@ DEFAULT_CONFIG = Path("/etc/tidegate/edge.toml")
 
 @app.command()
 def check(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
-    """Check the configuration, its certificates and its rules, and change nothing."""
+    """Check the configuration, its certificates, policies and rules, and change nothing."""
     with errors_to_exit_codes():
         loaded = load(config)
         rules = load_rules(loaded)
-        _check_certificates(loaded)
+        gatekeeper.check(loaded.devices, loaded.listeners)
+        if loaded.uplink is not None and loaded.uplink.secure:
+            client_context(loaded.uplink.tls)
     facts = {"config": str(config), "edge": loaded.edge.name, "rules": len(rules), "ok": True}
-    print_facts(facts, as_json=as_json)
-
-
-def _check_certificates(loaded: EdgeConfig) -> None:
-    for listener in loaded.listeners:
-        if listener.tls is not None:
-            server_context(listener.tls, anonymous=listener.anonymous)
-    if loaded.uplink is not None and loaded.uplink.secure:
-        client_context(loaded.uplink.tls)
+    print_facts(facts | gatekeeper.warnings(loaded.listeners), as_json=as_json)
 
 
 @app.command()

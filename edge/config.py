@@ -11,7 +11,9 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from core import config
 from core.config import ClientTls, ConfigPath, Duration, HostPort, Listener, Name, Section, Size
+from core.mqtt.config import MqttSection
 from core.topics import check_filter
+from devices.config import DevicesSection
 from edge.lanes import Lane, Order, WhenFull
 
 LANES_MAX = 64  # each has its own numbers and window; a site tells apart a handful of urgencies
@@ -123,6 +125,8 @@ class EdgeConfig(Section):
     listeners: Annotated[tuple[Listener, ...], Field(min_length=1)]
     rules: RulesSection | None = None
     uplink: UplinkSection | None = None
+    mqtt: MqttSection = MqttSection()
+    devices: DevicesSection = DevicesSection()
 
 
 def load(path: Path) -> EdgeConfig:

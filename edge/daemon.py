@@ -1,32 +1,35 @@
 """The edge daemon: builds its parts in the order in which a message meets them from behind, then opens the doors.
 
-Start: configuration, rules, buffer (recovered if it is damaged), gateway and broker, control socket, listeners,
-uplink. Ready means that the listeners accept. Stop: listeners first, so that nothing new comes in; what was accepted
-is committed and acknowledged; then the uplink and the buffer are closed. Nothing waits for the cloud at either end.
+Start: configuration, rules, identities, buffer (recovered if it is damaged), gateway and broker with its sessions,
+control socket, listeners, uplink. Ready means that the listeners accept. Stop: listeners first, so that nothing new
+comes in; what was accepted is committed and acknowledged; then the uplink and the buffer are closed. Nothing waits for
+the cloud at either end.
 """
 
 import asyncio
 import ssl
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from core.config import client_context, open_data_dir, server_context
+from core.config import client_context, open_data_dir
 from core.control import ControlServer
 from core.errors import DamagedStore, StorageError
 from core.files import read_texts
+from core.mqtt import records
 from core.mqtt.broker import Broker
+from core.mqtt.journal import Journal
 from core.mqtt.listener import Listeners, now_ms
 from core.service import Life, end
 from core.telemetry import Counters, get_logger
-from devices.access import OpenAccess
+from devices.gatekeeper import Gatekeeper
 from edge import recovery
 from edge.buffer import Buffer
 from edge.config import EdgeConfig, UplinkSection, load
 from edge.gateway import Gateway
-from edge.lanes import LaneIndex
+from edge.lanes import Lane, LaneIndex
 from edge.uplink import Uplink
 from rules import files
 from rules.engine import RuleSet
@@ -48,35 +51,53 @@ def load_rules(config: EdgeConfig) -> RuleSet:
 class Edge:
     """The parts of a running edge."""
 
-    def __init__(self, config: EdgeConfig, rules: RuleSet, buffer: Buffer | None, counters: Counters) -> None:
-        lanes = [section.lane() for section in config.uplink.lanes] if config.uplink else []
+    def __init__(
+        self, config: EdgeConfig, rules: RuleSet, buffer: Buffer, gatekeeper: Gatekeeper, counters: Counters
+    ) -> None:
         self.config = config
         self.counters = counters
         self.buffer = buffer
-        self.gateway = Gateway(rules, LaneIndex(lanes), buffer, counters)
-        self.broker = Broker(OpenAccess(), self.gateway.accept, counters)
+        self.gatekeeper = gatekeeper
+        self.gateway = Gateway(rules, LaneIndex(_lanes(config.uplink)), buffer, counters)
+        journal, limits = Journal(buffer.commits), config.mqtt.limits()
+        self.broker = Broker(gatekeeper.access, self.gateway.accept, counters, limits, journal)
         self.gateway.broker = self.broker
+        gatekeeper.guard(self.broker)
         self.listeners = Listeners(self.broker)
         self.uplink: Uplink | None = None
         self.started = time.monotonic()
 
+    async def open(self, contexts: Sequence[ssl.SSLContext | None]) -> None:
+        """Take over the sessions that are on disk, and begin to listen."""
+        stored = await self.buffer.commits.store.run(records.load)
+        self.broker.restore(stored, time.monotonic(), now_ms())
+        for section, context in zip(self.config.listeners, contexts, strict=True):
+            await self.listeners.open(section, context)
+            if section.exposed:
+                log.warning("everyone on the network may connect without saying who they are", address=section.address)
+
     async def reload(self) -> None:
-        """Read the rules again; a fault in them raises, and the rules that run stay."""
-        self.gateway.rules = load_rules(self.config)
-        log.info("rules reloaded", rules=len(self.gateway.rules))
+        """Read rules, policies and certificates again; a fault in them raises, and what is in force stays."""
+        rules = load_rules(self.config)
+        contexts = self.gatekeeper.contexts(self.config.listeners)
+        self.gatekeeper.reload()
+        self.listeners.renew(contexts)
+        self.gateway.rules = rules
+        log.info("reloaded", rules=len(rules))
 
     def background(self, context: ssl.SSLContext | None) -> list[tuple[str, Coroutine[Any, Any, None]]]:
         """What runs beside the listeners, by name."""
-        if self.buffer is None or self.config.uplink is None:
-            return []
-        self.uplink = Uplink(self.config.edge.name, self.config.uplink, context, self.buffer, self.counters)
-        self.buffer.changed = self.uplink.wake
         path = self.config.edge.data_dir / BUFFER_FILE
-        return [
-            ("uplink", self.uplink.run()),
+        always = [
+            *self.gatekeeper.tasks(),
             ("buffer tidy", _tidy(self.buffer)),
             ("buffer damage", _end_on_damage(self.buffer, path)),
         ]
+        if self.config.uplink is None:
+            return always
+        self.uplink = Uplink(self.config.edge.name, self.config.uplink, context, self.buffer, self.counters)
+        self.buffer.changed = self.uplink.wake
+        return [("uplink", self.uplink.run()), *always]
 
     async def clients(self, _: dict[str, Any]) -> dict[str, Any]:
         """Who is connected."""
@@ -90,13 +111,16 @@ class Edge:
             "uptime_seconds": round(time.monotonic() - self.started, 1),
             "listeners": [str(address) for address in self.listeners.addresses],
             "clients": len(self.broker.clients()),
+            "sessions": self.broker.sessions,
+            "subscriptions": self.broker.router.subscriptions,
+            "retained": len(self.broker.retained),
             "uplink": "none" if uplink is None else "up" if uplink.connected_since else "down",
             "uplink_error": uplink.last_error if uplink else "",
-            "buffered_messages": sum(s.count for s in self.buffer.lanes.values()) if self.buffer else 0,
-            "buffered_bytes": sum(s.bytes for s in self.buffer.lanes.values()) if self.buffer else 0,
+            "buffered_messages": sum(s.count for s in self.buffer.lanes.values()),
+            "buffered_bytes": sum(s.bytes for s in self.buffer.lanes.values()),
             "lanes": [
                 {"lane": s.lane.name, "messages": s.count, "bytes": s.bytes, "next_sequence": s.next}
-                for s in (self.buffer.lanes.values() if self.buffer else ())
+                for s in self.buffer.lanes.values()
             ],
             "rules": [
                 {"rule": rule.name, **asdict(rule.counters)} for rule in self.gateway.rules
@@ -109,29 +133,33 @@ async def serve(config_path: Path, life: Life) -> None:
     """Run an edge until `life` ends it; raises ConfigurationError for anything the operator must change."""
     config = load(config_path)
     rules = load_rules(config)
-    contexts = [server_context(x.tls, anonymous=x.anonymous) if x.tls else None for x in config.listeners]
     uplink_context = client_context(config.uplink.tls) if config.uplink and config.uplink.secure else None
     with open_data_dir(config.edge.data_dir) as directory:
         counters = Counters()
-        buffer = await _open_buffer(directory / BUFFER_FILE, config.uplink, counters) if config.uplink else None
-        edge = Edge(config, rules, buffer, counters)
-        control = ControlServer(directory / CONTROL_FILE, {"status": edge.status, "clients": edge.clients})
-        async with control, asyncio.TaskGroup() as group:
-            for section, context in zip(config.listeners, contexts, strict=True):
-                await edge.listeners.open(section.address, context)
+        gatekeeper = Gatekeeper(config.devices, directory, counters)
+        contexts = gatekeeper.contexts(config.listeners)
+        buffer = await _open_buffer(directory / BUFFER_FILE, config.uplink, counters)
+        edge = Edge(config, rules, buffer, gatekeeper, counters)
+        commands = {"status": edge.status, "clients": edge.clients, "recheck": gatekeeper.recheck}
+        async with ControlServer(directory / CONTROL_FILE, commands), asyncio.TaskGroup() as group:
+            await edge.open(contexts)
             tasks = [group.create_task(work, name=name) for name, work in edge.background(uplink_context)]
             life.on_reload(edge.reload)
-            life.watch("buffer", lambda: buffer is None or buffer.alive)
+            life.watch("buffer", lambda: buffer.alive)
             life.ready(f"{len(rules)} rules, listening on {', '.join(map(str, edge.listeners.addresses))}")
             await life.stop_requested()
             await edge.listeners.close()
             await end(tasks)
-        if buffer is not None:
-            await buffer.close()
+        await buffer.close()
+        gatekeeper.close()
 
 
-async def _open_buffer(path: Path, uplink: UplinkSection, counters: Counters) -> Buffer:
-    lanes = [section.lane() for section in uplink.lanes]
+def _lanes(uplink: UplinkSection | None) -> list[Lane]:
+    return [section.lane() for section in uplink.lanes] if uplink is not None else []
+
+
+async def _open_buffer(path: Path, uplink: UplinkSection | None, counters: Counters) -> Buffer:
+    lanes = _lanes(uplink)
     if not recovery.is_marked(path):
         try:
             return await Buffer.open(path, lanes, counters)

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
 
+from core.message import CLOCK_PLAUSIBLE_MS
 from core.topics import TopicTree
-
-# Boxes without a battery clock start in 1970 or at the image's build date; an age measured from there means nothing.
-CLOCK_PLAUSIBLE_MS = 1_704_067_200_000  # 2024-01-01
 
 
 class WhenFull(StrEnum):

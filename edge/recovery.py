@@ -3,7 +3,8 @@
 The file is moved (never deleted) and read row by row: first through the table, then one id at a time around whatever
 page is damaged. A first page that is gone is replaced by that of an empty buffer, because the roots of our tables
 stand on the same pages in each. What was saved is written to a new database with a new epoch for new messages; saved
-messages keep their numbers, so the cloud still recognises those it has.
+messages keep their numbers, so the cloud still recognises those it has. Of the broker's sessions and retained
+messages everything that can be read is copied.
 
 The new file takes the old one's place when it is complete, and the mark goes last: a recovery that is killed, or that
 finds the disk full, is begun again by the next start. Memory holds `COPY_CHUNKS` at a time, however large the file is.
@@ -19,8 +20,10 @@ from itertools import islice
 from pathlib import Path
 
 from core.errors import StorageError
+from core.mqtt import records
 from core.store import connect
 from edge import chunks
+from edge.buffer import SCHEMA
 from edge.chunks import Chunk
 
 PAGE_BYTES = 4_096  # SQLite's default, and the buffer's
@@ -88,7 +91,7 @@ def _name_aside(path: Path, *, again: bool) -> Path:
 
 
 def _count(path: Path) -> int:
-    connection = connect(path, chunks.SCHEMA)
+    connection = connect(path, SCHEMA)
     try:
         return int(connection.execute("SELECT coalesce(sum(count), 0) FROM chunks").fetchone()[0])
     finally:
@@ -111,7 +114,7 @@ def _salvage(path: Path, fresh: Path, salvage: Salvage) -> None:
     """Make the database `fresh` of everything in `path` that can be read."""
     for part in PARTS:
         Path(f"{fresh}{part}").unlink(missing_ok=True)
-    target = connect(fresh, chunks.SCHEMA)
+    target = connect(fresh, SCHEMA)
     try:
         expected = _copy(path, target, salvage)
         if not salvage.saved and expected is None and _graft_first_page(path, salvage.aside):
@@ -141,6 +144,9 @@ def _copy(path: Path, target: sqlite3.Connection, salvage: Salvage) -> int | Non
                     oldest[key] = min(chunk.first, oldest.get(key, chunk.first))
                     salvage.saved += chunk.count
             target.execute("COMMIT")
+        target.execute("BEGIN")
+        records.salvage(source, target)
+        target.execute("COMMIT")
         return _expected(source, oldest)
     finally:
         source.close()
@@ -209,7 +215,7 @@ def _graft_first_page(path: Path, aside: Path) -> bool:
         return False
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
         template = Path(directory, "template.db")
-        connect(template, chunks.SCHEMA).close()
+        connect(template, SCHEMA).close()
         page = bytearray(template.read_bytes()[:PAGE_BYTES])
     page[28:32] = (path.stat().st_size // PAGE_BYTES).to_bytes(4, "big")  # size of the file in pages
     with path.open("r+b") as file:

@@ -1,31 +1,79 @@
-"""Who is on a connection, and the three questions that the broker asks about what they may do."""
+"""Who is on a connection, and the questions that the broker asks about what they may do.
 
-from dataclasses import dataclass
+A listener says whom it lets in (`Peer`), `Access` decides about each CONNECT, and its answer, a `Grant`, about every
+topic after that. The broker remembers the answers of a grant per topic, until `Broker.recheck`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mqtt5 import ConnAckReasonCode, ConnectPacket
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """The client identifier that a client chose, where it connects from, and its certificate's common name, if any."""
+class Certificate:
+    """A client certificate that the TLS handshake has verified against an authority of its listener.
 
-    client_id: str
+    `id` is the SHA-256 of its DER bytes in lower-case hexadecimal, which AWS IoT calls the certificate's ID. `subject`
+    and `issuer` are by OpenSSL's long names (commonName, organizationName, …); `serial` is hexadecimal, upper-case.
+    """
+
+    id: str
+    subject: Mapping[str, str]
+    issuer: Mapping[str, str]
+    serial: str
+    der: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What is known of whoever connected before it said CONNECT, and what its listener lets in.
+
+    `address` is "host:port", or "local" on a Unix socket.
+    """
+
     address: str
-    principal: str | None
+    certificate: Certificate | None = None
+    anonymous: bool = False
+    passwords: bool = False
+
+
+class Grant(Protocol):
+    """What one admitted client may do. Topics and filters are valid when asked about.
+
+    `principal` is the name of the device or user, None for an anonymous client. A session belongs to the principal that
+    began it; no other may take it over.
+    """
+
+    @property
+    def principal(self) -> str | None:
+        """The name of the device or user."""
+        ...
+
+    def publish(self, topic: str, *, retain: bool) -> bool:
+        """Whether it may publish to a topic, as a retained message or not."""
+        ...
+
+    def subscribe(self, pattern: str) -> bool:
+        """Whether it may subscribe with a filter, given without `$share/group/`."""
+        ...
+
+    def receive(self, topic: str) -> bool:
+        """Whether it may be sent what is published to a topic."""
+        ...
+
+    def refresh(self) -> bool:
+        """Look at changed policies and identities from now on; whether this client may stay connected."""
+        ...
+
+
+Answer = Callable[[Grant | ConnAckReasonCode], None]
 
 
 class Access(Protocol):
-    """Who may do what. Topics and filters are valid when asked about; a connection remembers the answers."""
+    """Who may connect."""
 
-    def connect(self, identity: Identity, packet: ConnectPacket) -> ConnAckReasonCode:
-        """SUCCESS, or the reason to refuse the connection."""
-        ...
-
-    def publish(self, identity: Identity, topic: str) -> bool:
-        """Whether this client may publish to a topic."""
-        ...
-
-    def subscribe(self, identity: Identity, pattern: str) -> bool:
-        """Whether this client may subscribe with a filter."""
+    def connect(self, peer: Peer, client_id: str, packet: ConnectPacket, answer: Answer) -> None:
+        """Call `answer` exactly once, now or later, with a grant or with the reason to refuse the connection."""
         ...

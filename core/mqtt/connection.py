@@ -1,16 +1,17 @@
 """One network connection, from its first byte to its last: bytes and the time in, bytes and a deadline out.
 
 Theory of operation. The first bytes say which version of MQTT a peer speaks. A read may hold many packets; they are
-decoded together and handled in order: runs of PUBLISH go to `inbound`, everything else to a handler. What must be
-written gathers in `outgoing`, whoever caused it, and `wake` is called so that the shell comes and takes it.
+decoded together and handled in order: runs of PUBLISH go to `inbound`, subscriptions to `subscribing`,
+acknowledgements to the session. What must be written gathers in `outgoing`, whoever caused it, and `wake` is called so
+that the shell comes and takes it.
 
 Invariants:
-1. Nothing is handled before CONNECT, and only one CONNECT is.
+1. Nothing is handled before CONNECT is answered, and only one CONNECT is. While it is being decided (`holding`), what
+   came behind it waits, and the shell stops reading.
 2. After `closed`, no byte of this peer is looked at, and `outgoing` ends with what it must still be told.
 """
 
 from collections.abc import Callable
-from secrets import token_hex
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -24,41 +25,46 @@ from mqtt5 import (
     PingReqPacket,
     PingRespPacket,
     PubAckPacket,
+    PubCompPacket,
     PublishPacket,
-    QoS,
-    RetainHandling,
-    SubAckPacket,
-    SubAckReasonCode,
+    PubRecPacket,
+    PubRelPacket,
+    PubRelReasonCode,
     SubscribePacket,
-    TopicFilter,
-    UnsubAckPacket,
-    UnsubAckReasonCode,
     UnsubscribePacket,
 )
 
-from core import topics
+from core.commits import Barrier
 from core.message import Message
-from core.mqtt import v5, v311
-from core.mqtt.access import Identity
+from core.mqtt import admission, v5, v311
+from core.mqtt.access import Access, Grant, Peer
+from core.mqtt.admission import Wish
 from core.mqtt.errors import MalformedPacket
 from core.mqtt.inbound import Inbound, Receiver
 from core.mqtt.limits import Limits
-from core.mqtt.properties import properties_of
-from core.mqtt.router import Router
-from core.mqtt.session import SUBSCRIPTIONS_MAX, Session, Subscription
+from core.mqtt.parcels import Parcel
+from core.mqtt.session import Session
+from core.mqtt.subscribing import Desk, Subscribing
 
 OUTGOING_MAX_BYTES = 256 << 10  # gathered in one turn of the loop for one peer; what is beyond it waits in its session
-GRANTED = SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE
+HELD_MAX_BYTES = 256 << 10  # sent behind a CONNECT that is being decided; the shell stops reading long before
+ALIASES_MAX = 32  # topics of a client that are sent to it as numbers, when it allows more
+SERVER_UNAVAILABLE = ConnAckReasonCode.SERVER_UNAVAILABLE
 
 
-class Hub(Receiver, Protocol):
-    """What a connection needs of the broker it belongs to."""
+class Hub(Receiver, Desk, Protocol):
+    """What a connection needs of the broker it belongs to; `now` is monotonic seconds, `at` ms since the epoch."""
 
+    now: float
+    access: Access
     limits: Limits
-    router: Router
 
-    def attach(self, connection: "Connection", at: int) -> None:
-        """The connection's client is admitted."""
+    def admit(self, connection: "Connection", wish: Wish, grant: Grant) -> tuple[Barrier, bool] | ConnAckReasonCode:
+        """Give the connection its session: when it is on disk, so that the client may be told; whether it is old."""
+        ...
+
+    def admitted(self, connection: "Connection") -> None:
+        """The client has been told."""
         ...
 
     def detach(self, connection: "Connection", at: int) -> None:
@@ -69,34 +75,44 @@ class Hub(Receiver, Protocol):
 class Connection:
     """The state machine of one network connection; made by `Broker.open`."""
 
-    def __init__(self, hub: Hub, address: str, principal: str | None, wake: Callable[[], None], now: float) -> None:
-        self.identity = Identity("", address, principal)
+    __slots__ = (
+        "_aliases", "_aliases_max", "_buffer", "_codec", "_held", "_hub", "_keep_alive", "_outgoing_bytes",
+        "_peer_packet_max", "_subscribing", "_wake", "closed", "congested", "deadline", "grant", "holding", "inbound",
+        "number", "outgoing", "peer", "reason", "session", "wants_reasons", "will", "will_delay", "window",
+    )  # fmt: skip
+
+    def __init__(self, hub: Hub, peer: Peer, wake: Callable[[], None], now: float) -> None:
+        self.peer = peer
         self.session: Session | None = None
+        self.grant: Grant | None = None
         self.inbound: Inbound | None = None
         self.will: Message | None = None
+        self.will_delay = 0
         self.outgoing: list[bytes] = []
         self.closed = False
         self.congested = False
+        self.holding = False
+        self.window = 0
+        self.number = 0  # of this connection among all that were admitted
+        self.reason = "CONNECTION_LOST"  # why it ended, in the words of AWS IoT's lifecycle events
         self.deadline = now + hub.limits.connect_seconds
         self._outgoing_bytes = 0
         self._hub = hub
         self._wake = wake
         self._buffer = b""
+        self._held: list[Packet] = []
         self._codec: ModuleType | None = None
         self._keep_alive = 0.0
         self._peer_packet_max: int | None = None
-        self._handlers: dict[type, Callable[[Any, int], None]] = {
-            PubAckPacket: self._on_puback,
-            SubscribePacket: self._on_subscribe,
-            UnsubscribePacket: self._on_unsubscribe,
-            PingReqPacket: self._on_pingreq,
-            DisconnectPacket: self._on_disconnect,
-        }
+        self._subscribing: Subscribing | None = None
+        self._aliases: dict[str, int] = {}
+        self._aliases_max = 0
+        self.wants_reasons = True
 
     @property
     def version(self) -> int:
         """5 or 4 (MQTT 3.1.1), as in CONNECT; 0 before that."""
-        return {v5: 5, v311: 4}.get(self._codec, 0) if self._codec else 0
+        return 5 if self._codec is v5 else 4 if self._codec is v311 else 0
 
     @property
     def unsettled(self) -> int:
@@ -109,28 +125,37 @@ class Connection:
         """Take what was read; `now` is monotonic seconds, `at` milliseconds since the epoch."""
         if self.closed:
             return
+        hub = self._hub
+        hub.now, hub.at = now, at
         if self._buffer:
             data = self._buffer + data
+        if self.holding:
+            self._buffer = data
+            if len(data) > HELD_MAX_BYTES:
+                self.refuse(0x95, "too much before CONNACK")
+            return
         packets: list[Packet] = []
         try:
             consumed = self._decode(data, packets)
         except MalformedPacket as error:
-            self._handle(packets, at, len(data))
+            self._handle(packets, len(data))
             self.refuse(error.reason, str(error))
             return
         self._buffer = data[consumed:] if consumed < len(data) else b""
         if packets:
-            self._handle(packets, at, consumed)
+            self._handle(packets, consumed)
             if self._keep_alive:
                 self.deadline = now + self._keep_alive
 
     def _decode(self, data: bytes, packets: list[Packet]) -> int:
         limits = self._hub.limits
         if self._codec is None:
-            self._codec = _codec_for(data)
+            if not data:
+                return 0
+            self._codec = admission.codec_for(data)
             if self._codec is None:
                 return 0
-        if self.session is not None:
+        if self.inbound is not None:
             return int(self._codec.decode(data, packets, limits.packet_bytes))
         # Packets may follow CONNECT in the same read; only CONNECT itself has the strangers' limit.
         size = v5.packet_size(data, 0)
@@ -138,158 +163,193 @@ class Connection:
             raise MalformedPacket(0x95, f"a CONNECT of {size:,} bytes")
         return int(self._codec.decode(data, packets, limits.packet_bytes))
 
-    def _handle(self, packets: list[Packet], at: int, size: int) -> None:
+    def _handle(self, packets: list[Packet], size: int) -> None:
         index, count = 0, len(packets)
         while index < count and not self.closed:
             packet = packets[index]
             kind = type(packet)
             if self.inbound is None:
-                self._on_first(packet, at)
+                if self.holding:
+                    self._held = packets[index:]
+                    return
+                self._on_first(packet)
                 index += 1
             elif kind is PublishPacket:
-                index = self.inbound.take(packets, index, at, size // count + 1)
-            elif kind in self._handlers:
-                self._handlers[kind](packet, at)
+                index = self.inbound.take(packets, index, self._hub.at, size // count + 1)
+            elif kind in _HANDLERS:
+                _HANDLERS[kind](self, packet)
                 index += 1
             else:
                 self.refuse(0x82, f"{kind.__name__} may not come from a client now")
 
-    def _on_first(self, packet: Packet, at: int) -> None:
-        if isinstance(packet, ConnectPacket):
-            self._on_connect(packet, at)
-        else:
-            self.refuse(0x82, f"{type(packet).__name__} before CONNECT")
-
     # -- CONNECT ------------------------------------------------------------------------------------------------------
 
-    def _on_connect(self, packet: ConnectPacket, at: int) -> None:
-        client_id = packet.client_id or f"auto-{token_hex(8)}"
-        self.identity = Identity(client_id, self.identity.address, self.identity.principal)
-        reason = self._admit(packet)
-        if reason is not ConnAckReasonCode.SUCCESS:
-            self._hub.counters.add("mqtt_connects_refused_total", reason=reason.name.lower())
-            self._send(ConnAckPacket(reason_code=reason))
-            self._end()
+    def _on_first(self, packet: Packet) -> None:
+        if not isinstance(packet, ConnectPacket):
+            self.refuse(0x82, f"{type(packet).__name__} before CONNECT")
             return
-        dropped = self._hub.counters.dropped
-        self.session = Session(client_id, self._send, self._is_congested, dropped, packet.receive_max)
-        self.inbound = Inbound(self._hub, self.identity, self.version, self._send_bytes, self.refuse)
-        if packet.will is not None:
-            will, qos = packet.will, int(packet.will.qos)
-            self.will = Message(will.topic, will.payload or b"", qos, will.retain, client_id, at, properties_of(will))
+        wish = admission.examine(packet, self.version, self._hub.limits)
+        if isinstance(wish, ConnAckReasonCode):
+            self._turn_away(wish)
+            return
+        self.holding = True
         self._peer_packet_max = packet.max_packet_size
-        self._keep_alive = packet.keep_alive * 1.5
-        self.deadline = float("inf")
-        self._hub.attach(self, at)
+        self.wants_reasons = packet.request_problem_info
+        self._hub.access.connect(self.peer, wish.client_id, packet, lambda answer: self._decided(packet, wish, answer))
+
+    def _decided(self, packet: ConnectPacket, wish: Wish, answer: Grant | ConnAckReasonCode) -> None:
+        """Access has answered, perhaps much later."""
+        if self.closed:
+            return
+        if isinstance(answer, ConnAckReasonCode):
+            self._turn_away(answer)
+            return
+        if wish.will is not None and not answer.publish(wish.will.topic, retain=wish.will.retain):
+            self._turn_away(ConnAckReasonCode.NOT_AUTHORIZED)
+            return
+        self.grant = answer
+        admitted = self._hub.admit(self, wish, answer)
+        if isinstance(admitted, ConnAckReasonCode):
+            self._turn_away(admitted)
+            return
+        barrier, present = admitted
+        barrier.then(lambda kept: self._welcome(packet, wish, answer, present=present, kept=kept))
+
+    def _turn_away(self, reason: ConnAckReasonCode) -> None:
+        self._hub.counters.add("mqtt_connects_refused_total", reason=reason.name.lower())
+        self.send(ConnAckPacket(reason_code=reason))
+        self._end("FORBIDDEN_ACCESS")
+
+    def _welcome(self, packet: ConnectPacket, wish: Wish, grant: Grant, *, present: bool, kept: bool) -> None:
+        """The session is on disk where it has to be, so the client may rely on it."""
+        session = self.session
+        if self.closed or session is None:
+            return
+        if not kept:
+            session.expiry = 0  # it was not there before, and nobody was told of it
+            self._turn_away(SERVER_UNAVAILABLE)
+            return
         limits = self._hub.limits
-        self._send(
+        self.will, self.will_delay = wish.will, wish.will_delay
+        self.window = min(packet.receive_max, limits.inflight)
+        self._aliases_max = min(packet.topic_alias_max, ALIASES_MAX)
+        self._keep_alive = wish.keep_alive * 1.5
+        self.deadline = self._hub.now + self._keep_alive if self._keep_alive else float("inf")
+        self.inbound = Inbound(self._hub, self, session, grant)
+        self._subscribing = Subscribing(self._hub, self, session, grant)
+        session.attach(self, grant)
+        self.send(
             ConnAckPacket(
-                session_expiry_interval=0 if packet.session_expiry_interval else None,
-                assigned_client_id=None if packet.client_id else client_id,
+                session_present=present,
+                session_expiry_interval=wish.expiry if wish.expiry_told else None,
+                assigned_client_id=wish.client_id if wish.assigned else None,
+                server_keep_alive=wish.keep_alive if wish.keep_alive_told else None,
+                response_info=f"responses/{wish.client_id}" if packet.request_response_info else None,
                 receive_max=limits.receive_max,
-                max_qos=QoS.AT_LEAST_ONCE,
+                topic_alias_max=limits.topic_aliases,
                 max_packet_size=limits.packet_bytes,
-                subscription_id_available=False,
-                shared_subscription_available=False,
             )
         )
-
-    def _admit(self, packet: ConnectPacket) -> ConnAckReasonCode:
-        if not packet.client_id and self.version == 4 and not packet.clean_start:
-            return ConnAckReasonCode.CLIENT_ID_NOT_VALID  # MQTT 3.1.1 section 3.1.3-8
-        if packet.authentication_method is not None:
-            return ConnAckReasonCode.BAD_AUTHENTICATION_METHOD
-        reason = self._hub.access.connect(self.identity, packet)
-        if reason is not ConnAckReasonCode.SUCCESS or packet.will is None:
-            return reason
-        try:
-            topics.check_name(packet.will.topic)
-        except topics.InvalidTopic:
-            return ConnAckReasonCode.TOPIC_NAME_INVALID
-        if packet.will.qos is QoS.EXACTLY_ONCE:
-            return ConnAckReasonCode.QUALITY_NOT_SUPPORTED
-        if not self._hub.access.publish(self.identity, packet.will.topic):
-            return ConnAckReasonCode.NOT_AUTHORIZED
-        return ConnAckReasonCode.SUCCESS
+        self._hub.admitted(self)
+        session.send_again()
+        self.holding = False
+        held, self._held = self._held, []
+        self._handle(held, len(self._buffer) + 1)
+        if self._buffer:
+            self.receive(b"", self._hub.now, self._hub.at)
+        self._wake()
 
     # -- the other packets --------------------------------------------------------------------------------------------
 
-    def _on_puback(self, packet: PubAckPacket, _at: int) -> None:
+    def _on_puback(self, packet: PubAckPacket) -> None:
         assert self.session is not None
         if not self.session.acknowledge(packet.packet_id):
-            self._hub.counters.add("mqtt_unknown_acknowledgements_total")
+            self._unknown()
 
-    def _on_subscribe(self, packet: SubscribePacket, _at: int) -> None:
-        if packet.subscription_id is not None:
-            self.refuse(0xA1, "subscription identifiers were not offered")
-            return
-        if not packet.topic_filters:
-            self.refuse(0x82, "SUBSCRIBE without a topic filter")
-            return
-        codes: list[SubAckReasonCode] = []
-        retained: list[tuple[Message, int]] = []
-        for wanted in packet.topic_filters:
-            code = self._may_subscribe(wanted.pattern)
-            if code is GRANTED:
-                code = SubAckReasonCode(min(int(wanted.max_qos), 1))
-                retained += self._subscribe(wanted, int(code))
-            codes.append(code)
-        self._send(SubAckPacket(packet.packet_id, codes))
-        self._send_retained(retained)
-
-    def _may_subscribe(self, pattern: str) -> SubAckReasonCode:
-        """GRANTED, or the reason why not."""
+    def _on_pubrec(self, packet: PubRecPacket) -> None:
         assert self.session is not None
-        if pattern.startswith("$share/"):
-            return SubAckReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
-        try:
-            topics.check_filter(pattern)
-        except topics.InvalidTopic:
-            return SubAckReasonCode.TOPIC_FILTER_INVALID
-        if len(self.session.subscriptions) >= SUBSCRIPTIONS_MAX and pattern not in self.session.subscriptions:
-            return SubAckReasonCode.QUOTA_EXCEEDED
-        allowed = self._hub.access.subscribe(self.identity, pattern)
-        return GRANTED if allowed else SubAckReasonCode.NOT_AUTHORIZED
+        failed = int(packet.reason_code) >= 0x80
+        if not self.session.take_received(packet.packet_id, failed=failed):
+            self._unknown()
+            if not failed:
+                reason = PubRelReasonCode.PACKET_ID_NOT_FOUND
+                self.send(PubRelPacket(packet.packet_id, reason_code=reason))
 
-    def _subscribe(self, wanted: TopicFilter, qos: int) -> list[tuple[Message, int]]:
-        """Add one subscription; returns the retained messages that it is owed now, with their QoS."""
+    def _on_pubrel(self, packet: PubRelPacket) -> None:
+        assert self.inbound is not None
+        self.inbound.release(packet)
+
+    def _on_pubcomp(self, packet: PubCompPacket) -> None:
         assert self.session is not None
-        router = self._hub.router
-        as_published = wanted.retain_as_published and self.version == 5
-        new = router.subscribe(Subscription(self.session, wanted.pattern, qos, wanted.no_local, as_published))
-        handling = wanted.retain_handling
-        if handling is RetainHandling.SEND_NEVER or (handling is not RetainHandling.SEND_ALWAYS and not new):
-            return []
-        return [(message, min(message.qos, qos)) for message in router.retained_for(wanted.pattern)]
+        if not self.session.take_completed(packet.packet_id):
+            self._unknown()
 
-    def _send_retained(self, retained: list[tuple[Message, int]]) -> None:
+    def _unknown(self) -> None:
+        self._hub.counters.add("mqtt_unknown_acknowledgements_total")
+
+    def _on_subscribe(self, packet: SubscribePacket) -> None:
+        assert self._subscribing is not None
+        self._subscribing.subscribe(packet)
+
+    def _on_unsubscribe(self, packet: UnsubscribePacket) -> None:
+        assert self._subscribing is not None
+        self._subscribing.unsubscribe(packet)
+
+    def _on_pingreq(self, _packet: PingReqPacket) -> None:
+        self.send(PingRespPacket())
+
+    def _on_disconnect(self, packet: DisconnectPacket) -> None:
         assert self.session is not None
-        for message, qos in retained:
-            self.session.deliver(message, qos, True, bounded=False)
-
-    def _on_unsubscribe(self, packet: UnsubscribePacket, _at: int) -> None:
-        assert self.session is not None
-        if not packet.patterns:
-            self.refuse(0x82, "UNSUBSCRIBE without a topic filter")
-            return
-        codes = [
-            UnsubAckReasonCode.SUCCESS
-            if self._hub.router.unsubscribe(self.session, pattern)
-            else UnsubAckReasonCode.NO_SUBSCRIPTION_EXISTED
-            for pattern in packet.patterns
-        ]
-        self._send(UnsubAckPacket(packet.packet_id, codes))
-
-    def _on_pingreq(self, _packet: PingReqPacket, _at: int) -> None:
-        self._send(PingRespPacket())
-
-    def _on_disconnect(self, packet: DisconnectPacket, at: int) -> None:
-        if packet.reason_code is not DisconnectReasonCode.DISCONNECT_WITH_WILL_MESSAGE:
+        expiry = packet.session_expiry_interval
+        if expiry is not None:
+            if expiry and not self.session.expiry:
+                self.refuse(0x82, "a session that was to end with its connection cannot be prolonged at its end")
+                return
+            self.session.expiry = min(expiry, self._hub.limits.session_expiry)
+        if packet.reason_code is DisconnectReasonCode.NORMAL_DISCONNECTION:  # only that (MQTT 5 section 3.14.4)
             self.will = None
-        self._end()
-        self._hub.detach(self, at)
+        self._end("CLIENT_INITIATED_DISCONNECT")
+        self._hub.detach(self, self._hub.at)
 
     # -- bytes out, and the end ---------------------------------------------------------------------------------------
+
+    def put(self, parcel: Parcel, packet_id: int, *, duplicate: bool) -> bool:
+        """Send a PUBLISH; False when it is larger than the client takes (MQTT 5 section 3.1.2-24)."""
+        if duplicate or self._aliases_max or parcel.expires_at is not None:
+            return self._put_of_its_own(parcel, packet_id, duplicate)
+        assert self._codec is not None
+        head, tail = parcel.encoded(self._codec)
+        if packet_id:
+            head = b"%b%b%b" % (head, packet_id.to_bytes(2, "big"), tail)
+        if self._peer_packet_max is not None and len(head) > self._peer_packet_max:
+            self._hub.counters.dropped("larger than the client accepts")
+            return False
+        self.send_bytes(head)
+        return True
+
+    def _put_of_its_own(self, parcel: Parcel, packet_id: int, duplicate: bool) -> bool:
+        """Send a PUBLISH that no other client gets in the same bytes."""
+        topic = parcel.message.topic
+        fields: dict[str, Any] = {"duplicate": duplicate and parcel.qos > 0}
+        alias = self._aliases.get(topic)
+        if alias is not None:
+            fields |= {"topic": "", "topic_alias": alias}
+        elif len(self._aliases) < self._aliases_max:
+            fields["topic_alias"] = len(self._aliases) + 1
+        sent = self.send(parcel.packet(packet_id or None, at=self._hub.at, **fields))
+        if sent and alias is None and "topic_alias" in fields:
+            self._aliases[topic] = fields["topic_alias"]
+        if not sent:
+            self._hub.counters.dropped("larger than the client accepts")
+        return sent
+
+    def release(self, packet_id: int) -> None:
+        """Send a PUBREL."""
+        self.send(PubRelPacket(packet_id))
+
+    def is_congested(self) -> bool:
+        """Whether nothing more should be added to the buffers of this connection now."""
+        return self.congested or self._outgoing_bytes >= OUTGOING_MAX_BYTES
 
     def take(self) -> bytes:
         """The bytes to write now, all that gathered since the last call; call `taken` when they are written."""
@@ -300,15 +360,13 @@ class Connection:
 
     def taken(self) -> None:
         """There is room again: in `outgoing`, or because the peer reads."""
-        if self.session is not None and not self.congested:
+        if self.inbound is not None and self.session is not None and not self.congested:
             self.session.resume()
-
-    def _is_congested(self) -> bool:
-        return self.congested or self._outgoing_bytes >= OUTGOING_MAX_BYTES
 
     def expire(self, at: int) -> None:
         """The deadline has passed: no CONNECT in time, or silence for one and a half keep-alive intervals."""
-        text = "silent for too long" if self.session is not None else "no CONNECT in time"
+        text = "silent for too long" if self.inbound is not None else "no CONNECT in time"
+        self.reason = "MQTT_KEEP_ALIVE_TIMEOUT"
         self.refuse(int(DisconnectReasonCode.KEEP_ALIVE_TIMEOUT), text)
         self._hub.detach(self, at)
 
@@ -317,37 +375,44 @@ class Connection:
         if self.closed:
             return
         self._hub.counters.add("mqtt_refused_total", reason=f"0x{reason:02x}")
-        if self.session is not None and self.version == 5:
-            self._send(DisconnectPacket(reason_code=DisconnectReasonCode(reason), reason_str=text[:200]))
+        if self.inbound is not None and self.version == 5:
+            self.send(DisconnectPacket(reason_code=DisconnectReasonCode(reason), reason_str=text[:200]))
         elif self._codec is None and reason == int(ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION):
-            self._send_bytes(b"\x20\x02\x00\x01")  # CONNACK of MQTT 3.1.1, which older clients understand
-        self._end()
+            self.send_bytes(b"\x20\x02\x00\x01")  # CONNACK of MQTT 3.1.1, which older clients understand
+        self._end("CLIENT_ERROR")
 
-    def close(self, reason: DisconnectReasonCode) -> None:
-        """Close for a reason of ours."""
+    def disk_refuses(self) -> None:
+        """Close, because what the client must be told cannot be stored."""
+        self.close(DisconnectReasonCode.QUOTA_EXCEEDED)
+
+    def close(self, reason: DisconnectReasonCode, word: str = "SERVER_ERROR") -> None:
+        """Close for a reason of ours; `word` is that of the lifecycle event."""
         if self.closed:
             return
-        if self.session is not None and self.version == 5:
-            self._send(DisconnectPacket(reason_code=reason))
-        self._end()
+        if self.inbound is not None and self.version == 5:
+            self.send(DisconnectPacket(reason_code=reason))
+        self._end(word)
 
-    def _end(self) -> None:
+    def _end(self, word: str) -> None:
+        if self.reason == "CONNECTION_LOST":
+            self.reason = word
         self.closed = True
+        self.holding = False
         if self.inbound is not None:
             self.inbound.ended = True
         self._wake()
 
-    def _send(self, packet: Packet) -> bool:
+    def send(self, packet: Packet) -> bool:
         """Queue a packet; False when the client would not take one so large (MQTT 5 section 3.1.2-24)."""
         assert self._codec is not None
         data: bytes = self._codec.encode(packet)
         if self._peer_packet_max is not None and len(data) > self._peer_packet_max:
-            self._hub.counters.dropped("larger than the client accepts")
             return False
-        self._send_bytes(data)
+        self.send_bytes(data)
         return True
 
-    def _send_bytes(self, data: bytes) -> None:
+    def send_bytes(self, data: bytes) -> None:
+        """Queue bytes."""
         if self.closed:
             return
         self.outgoing.append(data)
@@ -355,25 +420,13 @@ class Connection:
         self._wake()
 
 
-def _codec_for(data: bytes) -> ModuleType | None:
-    """The codec that the CONNECT at the start of `data` asks for; None while its version is not there yet."""
-    if data[0] != 0x10:
-        raise MalformedPacket(0x82, "the first packet is not CONNECT")
-    if v5.packet_size(data, 0) is None:
-        return None
-    start = next(i for i in range(1, 5) if data[i] < 0x80) + 1
-    name = data[start : start + 6]
-    if name != b"\x00\x04MQTT"[: len(name)]:
-        if name[:2] == b"\x00\x06":
-            raise MalformedPacket(int(ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION), "MQTT 3.1 is not supported")
-        raise MalformedPacket(0x81, "not an MQTT CONNECT")
-    if len(data) < start + 7:
-        return None
-    match data[start + 6]:
-        case 5:
-            return v5
-        case 4:
-            return v311
-        case level:
-            unsupported = int(ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION)
-            raise MalformedPacket(unsupported, f"protocol level {level} is not supported")
+_HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
+    PubAckPacket: Connection._on_puback,
+    PubRecPacket: Connection._on_pubrec,
+    PubRelPacket: Connection._on_pubrel,
+    PubCompPacket: Connection._on_pubcomp,
+    SubscribePacket: Connection._on_subscribe,
+    UnsubscribePacket: Connection._on_unsubscribe,
+    PingReqPacket: Connection._on_pingreq,
+    DisconnectPacket: Connection._on_disconnect,
+}

@@ -2,9 +2,11 @@
 
 The PUBLISH packets between two others of a read form one batch with one receipt. Batches may be settled in any order,
 but acknowledgements leave in the order in which the messages came (MQTT 5 section 4.6), so they wait in a line of
-(packet identifiers, receipt).
+(packet identifiers, receipt, barrier). A QoS 2 message is handed on when it comes, and its identifier remembered until
+the client releases it: whatever comes under it meanwhile is the same message again (MQTT 5 section 4.3.3, method B).
 
-Invariant: no PUBACK leaves before the receipt of its batch is settled as kept.
+Invariant: no PUBACK and no PUBREC leaves before the receipt of its batch is settled as kept and its barrier has passed;
+no PUBCOMP before the identifier's end is on disk, where it was.
 """
 
 from collections import deque
@@ -12,53 +14,104 @@ from collections.abc import Callable
 from struct import pack
 from typing import Protocol
 
-from mqtt5 import DisconnectReasonCode, Packet, PubAckPacket, PubAckReasonCode, PublishPacket, QoS
+from mqtt5 import (
+    DisconnectReasonCode,
+    Packet,
+    PubAckPacket,
+    PubAckReasonCode,
+    PubCompPacket,
+    PubCompReasonCode,
+    PublishPacket,
+    PubRecPacket,
+    PubRecReasonCode,
+    PubRelPacket,
+    QoS,
+)
 
 from core import topics
-from core.message import Message
-from core.mqtt.access import Access, Identity
+from core.commits import Barrier
+from core.message import Message, Properties
+from core.mqtt.access import Grant
+from core.mqtt.journal import KEPT, Journal
+from core.mqtt.limits import Limits
 from core.mqtt.properties import properties_of
-from core.receipts import Batch, Kind, Receipt, rejected
+from core.mqtt.retained import Retained
+from core.mqtt.session import Session
+from core.receipts import DELIVERED, STORED, Batch, Kind, Outcome, Receipt, rejected
 from core.telemetry import Counters
 
+SERVICES = "$aws/"  # below it, what a client may publish at all is a request to the daemon, not a message to others
 TOPICS_REMEMBERED = 4_096  # per connection; a sensor has a handful, and a flood of names must not grow memory
 TOPIC_CHARS_REMEMBERED = 256  # longer ones are checked each time
+USER_PROPERTIES_MAX = 100  # of one message; the thousands that fit into a packet cost a hundred times their bytes
+PUBACK, PUBREC = 0x4002_0000, 0x5002_0000  # with the packet identifier: the same four bytes in both versions
+IDENTIFIER = 0xFFFF
 _EXACTLY_ONCE = QoS.EXACTLY_ONCE  # the library's enumerations are singletons, and neither ordered nor hashable
+_NOT_AUTHORIZED = rejected("not authorized", int(PubAckReasonCode.NOT_AUTHORIZED))
+_REFUSED_BY_DISK = rejected("the disk refuses", int(PubAckReasonCode.QUOTA_EXCEEDED))
 
 
 class Receiver(Protocol):
     """What takes the messages: the broker."""
 
-    access: Access
     accept: Callable[[Batch], None]
     counters: Counters
+    journal: Journal
+    limits: Limits
+    retained: Retained
+    serve: Callable[[str, Message], None]
     unsettled: int
 
 
+class Client(Protocol):
+    """The connection that the messages come from."""
+
+    @property
+    def version(self) -> int:
+        """5, or 4 for MQTT 3.1.1."""
+        ...
+
+    def send(self, packet: Packet) -> bool:
+        """Queue a packet for the client."""
+        ...
+
+    def send_bytes(self, data: bytes) -> None:
+        """Queue bytes for the client."""
+        ...
+
+    def refuse(self, reason: int, text: str) -> None:
+        """Close the connection."""
+        ...
+
+    def disk_refuses(self) -> None:
+        """Close the connection, because what the client must be told cannot be stored."""
+        ...
+
+
 class Inbound:
-    """The publishing side of one connected client.
+    """The publishing side of one connected client; nothing is told to `client` after `ended`."""
 
-    `send(bytes)` queues bytes for the client, `refuse(reason, text)` closes its connection; neither is used after
-    `ended`.
-    """
-
-    def __init__(
-        self,
-        receiver: Receiver,
-        identity: Identity,
-        version: int,
-        send: Callable[[bytes], None],
-        refuse: Callable[[int, str], None],
-    ) -> None:
+    def __init__(self, receiver: Receiver, client: Client, session: Session, grant: Grant) -> None:
         self.unsettled = 0  # bytes read of batches whose receipts are open
         self.ended = False
         self._receiver = receiver
-        self._identity = identity
-        self._is_v5 = version == 5
-        self._send = send
-        self._refuse = refuse
+        self._client = client
+        self._session = session
+        self._grant = grant
+        self._is_v5 = client.version == 5
+        self._open_max = receiver.limits.receive_max if self._is_v5 else receiver.limits.incomplete_max
+        self._open = 0  # QoS 1 publishes that are not acknowledged; those of QoS 2 are in `session.received`
         self._allowed: set[str] = set()
-        self._line: deque[tuple[list[int], Receipt]] = deque()
+        self._may_retain: set[str] = set()
+        self._aliases: dict[int, str] = {}
+        self._pending: set[int] = set()  # packet identifiers of QoS 2 publishes that PUBREC has not answered yet
+        self._verdict: tuple[int, Outcome] | None = None  # what to say to the publish that ended a run
+        self._line: deque[tuple[list[int], Receipt, Barrier]] = deque()  # with the words of acknowledgements
+
+    def forget_permissions(self) -> None:
+        """Ask the grant again for every topic."""
+        self._allowed.clear()
+        self._may_retain.clear()
 
     def take(self, packets: list[Packet], index: int, at: int, packet_bytes: int) -> int:
         """Hand over the run of publishes that begins at `index`; returns the index of the first packet behind it.
@@ -66,37 +119,50 @@ class Inbound:
         `packet_bytes` is the mean size of a packet of this read: what a message counts for until it is settled.
         """
         messages: list[Message] = []
-        packet_ids: list[int] = []
+        words: list[int] = []
         resent: list[int] = []
-        client_id, allowed, is_v5 = self._identity.client_id, self._allowed, self._is_v5
+        client_id, allowed, is_v5 = self._session.client_id, self._allowed, self._is_v5
         end = len(packets)
         while index < end:
             packet = packets[index]
             if type(packet) is not PublishPacket:
                 break
-            topic, packet_id, qos = packet.topic, packet.packet_id, packet.qos
-            if (topic not in allowed or packet_id == 0 or qos is _EXACTLY_ONCE) and not self._may_publish(packet):
-                break
+            topic, packet_id, qos, retain = packet.topic, packet.packet_id, packet.qos, packet.retain
+            extra = properties_of(packet) if is_v5 else None
+            word, level = (PUBACK | packet_id, 1) if packet_id else (0, 0)
+            if topic not in allowed or retain or packet_id == 0 or qos is _EXACTLY_ONCE or extra or packet.topic_alias:
+                # All but a plain publish to a known topic, which is what sensors do all day.
+                known = self._examine(packet, extra)
+                if known is None:
+                    break
+                topic = known
+                if qos is _EXACTLY_ONCE:
+                    word, level = PUBREC | (packet_id or 0), 2
             if packet.duplicate:
                 resent.append(len(messages))
-            extra = properties_of(packet) if is_v5 else None
-            messages.append(Message(topic, packet.payload, 1 if packet_id else 0, packet.retain, client_id, at, extra))
-            packet_ids.append(packet_id or 0)
+            messages.append(Message(topic, packet.payload, level, retain, client_id, at, extra))
+            words.append(word)
             index += 1
         if messages:
-            self._hand_over(Batch(messages, Receipt(), client_id, packet_ids, resent), len(messages) * packet_bytes)
-        if index < end and not self.ended:
-            refused = packets[index]
-            if type(refused) is PublishPacket:
-                self._deny(refused)
-                index += 1
+            batch = Batch(messages, Receipt(), client_id, [word & IDENTIFIER for word in words], resent)
+            self._hand_over(batch, words, len(messages) * packet_bytes)
+        if self._verdict is not None:
+            verdict, self._verdict = self._verdict, None
+            if not self.ended:
+                self._answer(*verdict)
+            index += 1
         return index
 
-    def _hand_over(self, batch: Batch, size: int) -> None:
-        receiver, packet_ids = self._receiver, batch.packet_ids or []
+    def _hand_over(self, batch: Batch, words: list[int], size: int) -> None:
+        receiver, session, journal = self._receiver, self._session, self._receiver.journal
+        self._open += sum(0 < word < PUBREC for word in words)
+        if self._open + len(session.received | self._pending) > self._open_max:
+            text = f"more than {self._open_max:,} publishes unacknowledged"
+            self._client.refuse(int(DisconnectReasonCode.RECEIVE_MAX_EXCEEDED), text)
+            return
         self.unsettled += size
         receiver.unsettled += size
-        receiver.counters.add("messages_received_total", len(packet_ids))
+        receiver.counters.add("messages_received_total", len(words))
 
         def settled(_: Receipt) -> None:
             self.unsettled -= size
@@ -104,82 +170,174 @@ class Inbound:
             self._advance()
 
         batch.receipt.on_settled = settled
-        self._line.append((packet_ids, batch.receipt))
+        promises = journal.promises
+        if self._pending:
+            session.received |= self._pending
+            journal.promise(session)
         receiver.accept(batch)
+        barrier = journal.barrier if journal.promises != promises else KEPT
+        self._line.append((words, batch.receipt, barrier))
+        if barrier is not KEPT:
+            barrier.then(lambda _: self._advance())
+        self._advance()
 
     # -- what may be published ----------------------------------------------------------------------------------------
 
-    def _may_publish(self, packet: PublishPacket) -> bool:
-        """Check a topic not seen before; end the connection when it could never be right."""
+    def _examine(self, packet: PublishPacket, extra: Properties | None) -> str | None:
+        """The topic of a publish that may be taken; None when the run ends here, with a verdict or for good."""
+        topic = self._topic(packet)
+        if topic is None:
+            return None
+        packet_id = packet.packet_id or 0
+        if packet.qos is _EXACTLY_ONCE and packet_id in self._session.received | self._pending:
+            # The same message again. Its PUBREC was lost, or is on its way.
+            self._verdict = (0 if packet_id in self._pending else PUBREC | packet_id), STORED
+            return None
+        outcome = self._refusal(topic, packet, extra)
+        if outcome is None and topic.startswith(SERVICES):
+            self._receiver.serve(self._session.client_id, Message(topic, packet.payload, properties=extra))
+            outcome = DELIVERED
+        if outcome is not None:
+            self._verdict = (PUBREC if packet.qos is _EXACTLY_ONCE else PUBACK if packet_id else 0) | packet_id, outcome
+            return None
+        if packet.qos is _EXACTLY_ONCE:
+            self._pending.add(packet_id)
+        return topic
+
+    def _topic(self, packet: PublishPacket) -> str | None:
+        """The topic, from its alias if need be; None when the connection had to be ended."""
+        topic, alias = packet.topic, packet.topic_alias
         if packet.packet_id == 0:
             return self._end(DisconnectReasonCode.MALFORMED_PACKET, "packet identifier 0")
-        if packet.qos is _EXACTLY_ONCE:
-            return self._end(DisconnectReasonCode.QOS_NOT_SUPPORTED, "QoS 2 is not supported")
-        if packet.topic_alias is not None:
-            return self._end(DisconnectReasonCode.TOPIC_ALIAS_INVALID, "topic aliases were not offered")
-        try:
-            topics.check_name(packet.topic)
-        except topics.InvalidTopic as error:
-            return self._end(DisconnectReasonCode.TOPIC_NAME_INVALID, str(error))
-        if not self._receiver.access.publish(self._identity, packet.topic):
-            return False
-        if len(packet.topic) <= TOPIC_CHARS_REMEMBERED:
-            if len(self._allowed) >= TOPICS_REMEMBERED:
-                self._allowed.clear()
-            self._allowed.add(packet.topic)
-        return True
+        if packet.subscription_ids:
+            return self._end(DisconnectReasonCode.PROTOCOL_ERROR, "a client's publish has no subscription identifier")
+        if alias is not None and not 0 < alias <= self._receiver.limits.topic_aliases:
+            return self._end(DisconnectReasonCode.TOPIC_ALIAS_INVALID, f"topic alias {alias}")
+        if alias is not None and not topic:
+            known = self._aliases.get(alias)
+            if known is None:
+                return self._end(DisconnectReasonCode.PROTOCOL_ERROR, f"topic alias {alias} was not set")
+            return known
+        if topic not in self._allowed:
+            try:
+                topics.check_name(topic)
+            except topics.InvalidTopic as error:
+                return self._end(DisconnectReasonCode.TOPIC_NAME_INVALID, str(error))
+        if alias is not None:
+            self._aliases[alias] = topic
+        return topic
 
-    def _end(self, reason: DisconnectReasonCode, text: str) -> bool:
-        self._refuse(int(reason), text)
-        return False
+    def _refusal(self, topic: str, packet: PublishPacket, extra: Properties | None) -> Outcome | None:
+        """Why a publish is not taken, though the connection goes on; None when it is."""
+        remembered = self._may_retain if packet.retain else self._allowed
+        if topic not in remembered:
+            if not self._grant.publish(topic, retain=packet.retain):
+                return _NOT_AUTHORIZED
+            if len(topic) <= TOPIC_CHARS_REMEMBERED and not topic.startswith(SERVICES):
+                if len(remembered) >= TOPICS_REMEMBERED:
+                    remembered.clear()
+                remembered.add(topic)
+        if extra is not None:
+            if len(extra.user_properties) > USER_PROPERTIES_MAX:
+                return rejected("too many user properties", int(PubAckReasonCode.QUOTA_EXCEEDED))
+            if extra.response_topic is not None:
+                try:
+                    topics.check_name(extra.response_topic)
+                except topics.InvalidTopic:
+                    return rejected("response topic invalid", int(PubAckReasonCode.TOPIC_NAME_INVALID))
+        if packet.retain and packet.packet_id and self._is_v5:
+            message = Message(topic, packet.payload, properties=extra)
+            if not self._receiver.retained.has_room(message):
+                return rejected("retained store full", int(PubAckReasonCode.QUOTA_EXCEEDED))
+        return None
 
-    def _deny(self, packet: PublishPacket) -> None:
-        """Not there: MQTT 5 is told, and MQTT 3.1.1 has no word for it but closing (its section 3.3.5)."""
-        self._receiver.counters.dropped("not authorized")
-        if not self._is_v5:
-            self._refuse(0x87, f"not authorized to publish to {packet.topic[:80]!r}")
-        elif packet.packet_id is not None:
-            receipt = Receipt()
-            receipt.settle(rejected("not authorized", int(PubAckReasonCode.NOT_AUTHORIZED)))
-            self._line.append(([packet.packet_id], receipt))
-            self._advance()
+    def _end(self, reason: DisconnectReasonCode, text: str) -> str | None:
+        self._client.refuse(int(reason), text)
+        return None
+
+    def _answer(self, word: int, outcome: Outcome) -> None:
+        """Say what became of a single publish, in its turn."""
+        if outcome.kind is Kind.REJECTED:
+            self._receiver.counters.dropped(outcome.reason)
+            if not self._is_v5 and outcome is _NOT_AUTHORIZED:
+                # MQTT 3.1.1 has no word for it but closing (its section 3.3.5).
+                self._client.refuse(0x87, "not authorized to publish")
+                return
+        receipt = Receipt()
+        receipt.settle(outcome)
+        self._line.append(([word], receipt, KEPT))
+        self._advance()
 
     # -- acknowledgements ---------------------------------------------------------------------------------------------
 
+    def release(self, packet: PubRelPacket) -> None:
+        """A PUBREL came: the identifier may be used for another message."""
+        session, packet_id = self._session, packet.packet_id
+        if packet_id not in session.received:
+            self._receiver.counters.add("mqtt_unknown_acknowledgements_total")
+            self._client.send(PubCompPacket(packet_id, reason_code=PubCompReasonCode.PACKET_ID_NOT_FOUND))
+            return
+        session.received.discard(packet_id)
+        self._receiver.journal.promise(session).then(lambda kept: self._complete(packet_id, kept))
+
+    def _complete(self, packet_id: int, kept: bool) -> None:
+        if self.ended:
+            return
+        if kept:
+            self._client.send(PubCompPacket(packet_id))
+        else:
+            self._client.disk_refuses()
+
     def _advance(self) -> None:
         line = self._line
-        while line and line[0][1].outcome is not None:
-            packet_ids, receipt = line.popleft()
-            if not self.ended:
-                self._acknowledge(packet_ids, receipt)
+        while line and line[0][1].outcome is not None and line[0][2].kept is not None:
+            words, receipt, barrier = line.popleft()
+            self._acknowledge(words, receipt, kept=barrier.kept is True)
 
-    def _acknowledge(self, packet_ids: list[int], receipt: Receipt) -> None:
+    def _acknowledge(self, words: list[int], receipt: Receipt, *, kept: bool) -> None:
         assert receipt.outcome is not None
-        if receipt.outcome.kind is Kind.REJECTED or receipt.exceptions:
-            self._acknowledge_one_by_one(packet_ids, receipt)
-        else:
-            # A PUBACK that reports success is the same four bytes in both versions. Nothing to say is sent as well: it
-            # wakes the shell, which may be waiting to read on.
-            words = [0x4002_0000 | packet_id for packet_id in packet_ids if packet_id]
-            self._send(pack(f">{len(words)}I", *words))
+        self._open -= sum(0 < word < PUBREC for word in words)
+        if self._pending:
+            self._pending.difference_update([word & IDENTIFIER for word in words if word >= PUBREC])
+        if receipt.outcome.kind is Kind.REJECTED or receipt.exceptions or not kept:
+            self._acknowledge_one_by_one(words, receipt, kept)
+        elif not self.ended:
+            # Success is the same four bytes in both versions. Nothing to say is sent as well: it wakes the shell, which
+            # may be waiting to read on.
+            said = [word for word in words if word]
+            self._client.send_bytes(pack(f">{len(said)}I", *said))
 
-    def _acknowledge_one_by_one(self, packet_ids: list[int], receipt: Receipt) -> None:
+    def _acknowledge_one_by_one(self, words: list[int], receipt: Receipt, kept: bool) -> None:
         assert receipt.outcome is not None
-        acknowledgements: list[bytes] = []
+        said: list[bytes] = []
         refusal = None
-        for index, packet_id in enumerate(packet_ids):
+        for index, word in enumerate(words):
             outcome = receipt.exceptions.get(index, receipt.outcome)
-            if packet_id == 0:
+            if outcome.kind is not Kind.REJECTED and not kept:
+                outcome = _REFUSED_BY_DISK
+            if not word:
                 continue
             if outcome.kind is not Kind.REJECTED:
-                acknowledgements.append(pack(">I", 0x4002_0000 | packet_id))
-            elif self._is_v5:
-                code = PubAckReasonCode(outcome.code)
-                acknowledgements.append(PubAckPacket(packet_id, reason_code=code).write())
-            else:
+                said.append(pack(">I", word))
+                continue
+            if word >= PUBREC:
+                # Refusing ends the exchange (MQTT 5 section 4.3.3): the client may send it as a new message.
+                self._session.received.discard(word & IDENTIFIER)
+                self._receiver.journal.promise(self._session)
+            if self._is_v5:
+                said.append(_refused(word, outcome.code))
+            elif refusal is None:
                 # MQTT 3.1.1 has no negative PUBACK; a client resends when it connects again, so that is its way out.
                 refusal = outcome
-                break
-        self._send(b"".join(acknowledgements))  # sent even if empty: the shell may wait for this to read on
+        if self.ended:
+            return
+        self._client.send_bytes(b"".join(said))  # sent even if empty: the shell may wait for this to read on
         if refusal is not None:
-            self._refuse(refusal.code, refusal.reason)
+            self._client.refuse(refusal.code, refusal.reason)
+
+
+def _refused(word: int, code: int) -> bytes:
+    packet_id = word & IDENTIFIER
+    if word >= PUBREC:
+        return PubRecPacket(packet_id, reason_code=PubRecReasonCode(code)).write()
+    return PubAckPacket(packet_id, reason_code=PubAckReasonCode(code)).write()

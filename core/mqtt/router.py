@@ -1,51 +1,74 @@
-"""Who gets which message: the subscriptions of all sessions in one tree, and the retained messages.
+"""Who gets which message: the subscriptions of all sessions in one tree.
 
-Pure bookkeeping. A client whose filters overlap gets one copy with the highest QoS. Retained messages are bounded; the
-one that does not fit is refused by name, never silently.
+Pure bookkeeping. For each topic a plan is made once and remembered until a subscription or a permission changes: who
+gets one copy, with the highest QoS and every identifier of its filters that overlap, and which shared subscriptions
+get one. Plans are bounded like the tree's own cache.
 """
 
-from core.message import Message
-from core.mqtt.session import Session, SlowConsumer, Subscription
-from core.topics import TopicTree
+from dataclasses import dataclass
 
-RETAINED_MAX = 20_000  # topics with a retained message; a site has a few for each of its devices
-RETAINED_MAX_BYTES = 64 << 20  # their payloads in memory, a sixteenth of the smallest box
+from core.message import Message
+from core.mqtt.groups import Group, split
+from core.mqtt.parcels import Parcel
+from core.mqtt.session import Session, SlowConsumer, Subscription
+from core.topics import CACHED_TOPIC_CHARS_MAX, TopicTree
+
+PLANS_MAX = 20_000  # topics; a site has thousands, a flood of names must not grow memory
+PLANNED_MAX = 1_000_000  # receivers in all plans together: about 8 MB
+
+Kind = tuple[int, bool, tuple[int, ...]]  # QoS, retain as published, identifiers
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What becomes of a message of one topic; `personal` when it depends on who published it (No Local)."""
+
+    bundles: tuple[tuple[Kind, tuple[Session, ...]], ...]
+    groups: tuple[Group, ...]
+    personal: bool
+    receivers: int
 
 
 class Router:
-    """Subscriptions and retained messages of one broker."""
+    """The subscriptions of one broker."""
 
     def __init__(self) -> None:
-        self._tree: TopicTree[Subscription] = TopicTree()
-        self._retained: dict[str, Message] = {}
-        self._retained_bytes = 0
+        self._tree: TopicTree[Subscription | Group] = TopicTree()
+        self._groups: dict[str, Group] = {}
+        self._plans: dict[str, Plan] = {}
+        self._planned = 0
+        self._size = 0
+        self.delivered = 0  # messages times receivers
 
     @property
     def subscriptions(self) -> int:
         """How many subscriptions there are."""
-        return len(self._tree)
-
-    @property
-    def retained(self) -> int:
-        """How many topics have a retained message."""
-        return len(self._retained)
+        return self._size
 
     def subscribe(self, subscription: Subscription) -> bool:
         """Add a subscription or replace the one with the same filter; True when it is new."""
         session, pattern = subscription.session, subscription.pattern
-        former = session.subscriptions.get(pattern)
-        if former is not None:
-            self._tree.remove(pattern, former)
+        new = not self._take_out(session, pattern)
         session.subscriptions[pattern] = subscription
-        self._tree.add(pattern, subscription)
-        return former is None
+        self._size += 1
+        group_name, topic_filter = split(pattern)
+        if not group_name:
+            self._tree.add(topic_filter, subscription)
+        elif (group := self._groups.get(pattern)) is not None:
+            group.members.append(subscription)
+        else:
+            group = self._groups[pattern] = Group(pattern)
+            group.members.append(subscription)
+            self._tree.add(topic_filter, group)
+        self.forget_plans()
+        return new
 
     def unsubscribe(self, session: Session, pattern: str) -> bool:
         """Remove a subscription; False when there was none."""
-        subscription = session.subscriptions.pop(pattern, None)
-        if subscription is None:
+        if not self._take_out(session, pattern):
             return False
-        self._tree.remove(pattern, subscription)
+        del session.subscriptions[pattern]
+        self.forget_plans()
         return True
 
     def forget(self, session: Session) -> None:
@@ -53,55 +76,121 @@ class Router:
         for pattern in list(session.subscriptions):
             self.unsubscribe(session, pattern)
 
-    def retain(self, message: Message) -> bool:
-        """Keep, replace or (empty payload) clear the retained message of a topic; False when there is no room."""
-        former = self._retained.get(message.topic)
-        others = len(self._retained) - (former is not None)
-        others_bytes = self._retained_bytes - (len(former.payload) if former is not None else 0)
-        size = len(message.payload)
-        if size and (others >= RETAINED_MAX or others_bytes + size > RETAINED_MAX_BYTES):
+    def kind(self, session: Session, topic: str) -> Kind | None:
+        """How one session gets what is published to a topic, None when it has not subscribed to it."""
+        found = [s for s in self._tree.match(topic) if isinstance(s, Subscription) and s.session is session]
+        return _kind(found) if found else None
+
+    def forget_plans(self) -> None:
+        """Permissions have changed, or who is there."""
+        self._plans.clear()
+        self._planned = 0
+
+    def _take_out(self, session: Session, pattern: str) -> bool:
+        subscription = session.subscriptions.get(pattern)
+        if subscription is None:
             return False
-        self._retained.pop(message.topic, None)
-        if size:
-            self._retained[message.topic] = message
-        self._retained_bytes = others_bytes + size
+        self._size -= 1
+        group_name, topic_filter = split(pattern)
+        if not group_name:
+            self._tree.remove(topic_filter, subscription)
+            return True
+        group = self._groups[pattern]
+        group.members.remove(subscription)
+        if not group.members:
+            del self._groups[pattern]
+            self._tree.remove(topic_filter, group)
         return True
 
-    def retained_for(self, pattern: str) -> list[Message]:
-        """The retained messages that a filter matches."""
-        if "+" not in pattern and "#" not in pattern:
-            message = self._retained.get(pattern)
-            return [] if message is None else [message]
-        tree: TopicTree[None] = TopicTree()
-        tree.add(pattern, None)
-        return [message for topic, message in self._retained.items() if tree.match(topic)]
+    # -- messages -----------------------------------------------------------------------------------------------------
 
     def route(self, messages: list[Message]) -> list[Session]:
         """Deliver messages to everyone subscribed; return the sessions that could not keep up."""
         slow: list[Session] = []
-        match = self._tree.match
+        plans = self._plans
         for message in messages:
-            found = match(message.topic)
-            if found:
-                self._deliver(message, found, slow)
+            plan = plans.get(message.topic) or self._plan(message.topic)
+            if plan.personal:
+                plan = self._resolve(message.topic, message.client_id)
+            for (qos, as_published, ids), sessions in plan.bundles:
+                retain = message.retain and as_published
+                parcel = Parcel(message, min(qos, message.qos), retain=retain, ids=ids)
+                self.delivered += len(sessions)
+                for session in sessions:
+                    try:
+                        session.deliver(parcel)
+                    except SlowConsumer:
+                        slow.append(session)
+            for group in plan.groups:
+                slow += self._deliver_to_one(group, message, set())
         return slow
 
-    def _deliver(self, message: Message, found: tuple[Subscription, ...], slow: list[Session]) -> None:
-        best: dict[Session, Subscription] = {}
-        for subscription in found:
-            if subscription.no_local and subscription.session.client_id == message.client_id:
-                continue
-            chosen = best.get(subscription.session)
-            if chosen is None or subscription.qos > chosen.qos:
-                best[subscription.session] = subscription
-        for session, subscription in best.items():
-            if session in slow:
-                continue
+    def hand_over(self, session: Session, *, ended: bool) -> list[Session]:
+        """Give what a member of shared subscriptions leaves behind to other members, if there are any.
+
+        While its session goes on, what nobody else is there for stays with it. Returns those that could not keep up.
+        """
+        slow: list[Session] = []
+        patterns = [pattern for pattern in session.subscriptions if pattern in self._groups]
+        if not patterns or not (ended or all(self._groups[p].others_present(session) for p in patterns)):
+            return slow
+        for parcel in session.give_up_shared():
+            group = self._groups.get(parcel.group)
+            if group is not None:
+                slow += self._deliver_to_one(group, parcel.message, {session})
+        return slow
+
+    def _deliver_to_one(self, group: Group, message: Message, besides: set[Session]) -> set[Session]:
+        """Deliver to the first member that takes it, except `besides`; returns those that could not keep up."""
+        slow: set[Session] = set()
+        while (member := group.pick(message.topic, besides | slow)) is not None:
+            ids = (member.identifier,) if member.identifier else ()
+            retain = message.retain and member.retain_as_published
+            parcel = Parcel(message, min(member.qos, message.qos), retain=retain, ids=ids, group=group.pattern)
             try:
-                session.deliver(
-                    message,
-                    min(message.qos, subscription.qos),
-                    message.retain and subscription.retain_as_published,
-                )
+                member.session.deliver(parcel)
             except SlowConsumer:
-                slow.append(session)
+                slow.add(member.session)
+            else:
+                break
+        return slow
+
+    def _plan(self, topic: str) -> Plan:
+        plan = self._resolve(topic, None)
+        if len(topic) <= CACHED_TOPIC_CHARS_MAX:
+            if len(self._plans) >= PLANS_MAX or self._planned >= PLANNED_MAX:
+                self.forget_plans()
+            self._plans[topic] = plan
+            self._planned += plan.receivers
+        return plan
+
+    def _resolve(self, topic: str, publisher: str | None) -> Plan:
+        """Who gets what `publisher` sends to a topic; None for anyone."""
+        chosen: dict[Session, list[Subscription]] = {}
+        groups: list[Group] = []
+        personal = False
+        for found in self._tree.match(topic):
+            if isinstance(found, Group):
+                groups.append(found)
+                continue
+            session = found.session
+            if found.no_local:
+                personal = True
+                if session.client_id == publisher:
+                    continue
+            chosen.setdefault(session, []).append(found)
+        bundles: dict[Kind, list[Session]] = {}
+        for session, subscriptions in chosen.items():
+            if session.grant is None or session.grant.receive(topic):
+                bundles.setdefault(_kind(subscriptions), []).append(session)
+        listed = tuple((kind, tuple(sessions)) for kind, sessions in bundles.items())
+        return Plan(listed, tuple(groups), personal, len(chosen) + len(groups))
+
+
+def _kind(subscriptions: list[Subscription]) -> Kind:
+    """How one session gets its one copy of what several of its filters match (MQTT 5 section 3.3.4)."""
+    return (
+        max(subscription.qos for subscription in subscriptions),
+        any(subscription.retain_as_published for subscription in subscriptions),
+        tuple(subscription.identifier for subscription in subscriptions if subscription.identifier),
+    )
