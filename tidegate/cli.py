@@ -5,9 +5,8 @@ import sys
 import typer
 
 from cloud import cli as cloud_cli
-from devices import cli as devices_cli
 from edge import cli as edge_cli
-from tidegate import daemons, demo, rules, targets
+from tidegate import daemons, demo, devices, explain, rules, targets
 
 app = typer.Typer(
     name="tidegate",
@@ -20,7 +19,8 @@ app.command("demo")(demo.demo)
 app.add_typer(edge_cli.app, name="edge")
 app.add_typer(cloud_cli.app, name="cloud")
 app.add_typer(rules.app, name="rules")
-app.add_typer(devices_cli.app, name="devices")
+app.add_typer(devices.app, name="devices")
+devices.app.command("explain")(explain.explain)
 app.add_typer(edge_cli.buffer_app, name="buffer")
 app.add_typer(targets.tables, name="tables")
 app.add_typer(targets.streams, name="streams")

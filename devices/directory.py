@@ -1,0 +1,96 @@
+"""The directory that keeps identities: closed to others, locked for makers, written to so that a power cut is safe.
+
+What root writes for a daemon belongs to the owner of the place where it is written (`as_owner`), or the daemon, which
+has a user of its own, could not read it. Will not decide what is kept: `devices.authority` and `devices.registry` do.
+"""
+
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from core.errors import StorageError
+
+SECRET = 0o600  # private keys, the registry with its password hashes
+PUBLIC = 0o644  # certificates
+
+
+def make(directory: Path) -> None:
+    """Make the directory if need be, mode 0700, and the data directory above it, mode 0750. Raises StorageError."""
+    try:
+        directory.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise refused(directory, error) from None
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the directory against other makers; the kernel lets go of it however this process ends."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise refused(directory, error) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write(path: Path, text: str, mode: int) -> None:
+    """Put a file in place whole or not at all, on the disk when this returns; the caller holds `locked`.
+
+    Raises StorageError.
+    """
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(descriptor, mode)  # what a crash left behind keeps its own
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        aside.rename(path)
+        sync(path.parent)
+    except OSError as error:
+        raise refused(path, error) from None
+
+
+def sync(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def as_owner(path: Path) -> Iterator[None]:
+    """When root runs this: act as the owner of `path`, or of what is nearest above it; else nothing changes.
+
+    For commands only: the effective user is that of the whole process.
+    """
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    owner = path.stat()
+    if os.geteuid() != 0 or owner.st_uid == 0 or not stat.S_ISDIR(owner.st_mode):
+        yield
+        return
+    group = os.getegid()
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+
+
+def refused(path: Path, error: OSError) -> StorageError:
+    """Our error for the system's, which says whom to be when rights are missing."""
+    advice = "; run this as root or as the daemon's user" if isinstance(error, PermissionError) else ""
+    return StorageError(f"{path}: {error.strerror}{advice}")
