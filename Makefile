@@ -32,6 +32,11 @@ test: check peers  ## check, then every test but the long campaigns
 
 bench: $(STAMP) peers  ## measurements beside peers
 	@$(PY) -m bench.ingest $(ARGS)
+	$(PY) -m bench.ingest --tls --runs 3
+	$(PY) -m bench.fanout
+	$(PY) -m bench.connections
+	$(PY) -m bench.connections --tls --clients 2000
+	$(PY) -m bench.policies
 	$(PY) -m bench.footprint --cloud
 	$(PY) -m bench.uplink
 

@@ -1,31 +1,33 @@
 """How fast an edge takes publishes with its buffer on disk, beside Mosquitto that keeps nothing.
 
-    python -m bench.ingest [--runs 5] [--seconds 3] [--mqtt 311|5] [--dir DIR] [--json]
+    python -m bench.ingest [--tls] [--runs 5] [--seconds 3] [--mqtt 311|5] [--dir DIR] [--json]
 
-runs each broker fresh, alternating, against the same load generator: QoS 1, 100-byte JSON payloads, 100 publishes
+runs each broker fresh, by turns, against the same load generator: QoS 1, 100-byte JSON payloads, 100 publishes
 in flight per connection, on 10 connections and then on 1. For each run it prints the acknowledged publishes per
 second, and the broker's and the generator's processor time per publish; for each number of connections the median
 and the best run of both, and the ratio of the medians, edge to Mosquitto. After each run the edge's buffer is read,
 and holds every acknowledged message, or the program fails.
+
+With --tls there are 10 connections, each of a device with a certificate of its own that may publish to one topic: a
+policy says so to the edge, an ACL file to Mosquitto.
 """
 
 import argparse
 import json
-import statistics
-import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-from bench import load, peers
+from bench import identities, load, peers
 from bench.load import Version
-from bench.peers import Peer
+from bench.turns import Starter, compare, scratch, summary, turns
 from core.errors import TidegateError
 from core.reader import reading
 from edge import chunks
 from edge.daemon import BUFFER_FILE
 
 CONNECTIONS = (10, 1)
+TLS_CONNECTIONS = (10,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +41,19 @@ class Run:
     generator_us: float
 
 
-def measure(start: Callable[[Path], Peer], connections: int, seconds: float, version: Version, base: Path) -> Run:
+def measure(start: Starter, connections: int, seconds: float, version: Version, base: Path) -> Run:
     """Start a broker in a fresh directory, load it, and check what it kept."""
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=base.resolve()) as name:
+    with scratch(base) as name:
         directory = Path(name)
         with start(directory) as peer:
             before = peer.cpu_seconds()
-            result = load.run(peer.port, connections=connections, seconds=seconds, version=version)
+            result = load.run(
+                peer.port,
+                connections=connections,
+                seconds=seconds,
+                version=version,
+                credentials=peer.credentials,
+            )
             used = peer.cpu_seconds() - before
         if peer.name == "edge":
             _check_kept(directory, result.acknowledged)
@@ -66,20 +74,10 @@ def buffered(directory: Path) -> int:
         return sum(int(row["messages"]) for row in chunks.totals(connection))
 
 
-def compare(runs: list[Run], connections: int) -> dict[str, float]:
-    """Median and best run of both brokers on so many connections, and the medians' ratio, edge to Mosquitto."""
-    edge, mosquitto = (
-        [run.per_second for run in runs if (run.broker, run.connections) == (broker, connections)]
-        for broker in ("edge", "mosquitto")
-    )
-    medians = {"edge": statistics.median(edge), "mosquitto": statistics.median(mosquitto)}
-    best = {"edge_best": max(edge), "mosquitto_best": max(mosquitto)}
-    return {"connections": connections, **medians, **best, "ratio": medians["edge"] / medians["mosquitto"]}
-
-
 def main() -> None:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tls", action="store_true", help="with certificates and policies")
     parser.add_argument("--runs", type=int, default=5, help="of each broker, per number of connections")
     parser.add_argument("--seconds", type=float, default=3.0, help="of load per run")
     parser.add_argument("--mqtt", type=int, choices=[311, 5], default=311)
@@ -89,32 +87,34 @@ def main() -> None:
     try:
         kind = peers.filesystem(options.dir)
         if not options.json:
-            print(f"buffer on {kind}; MQTT {'5' if options.mqtt == 5 else '3.1.1'}; {options.seconds:g} s per run")
-        runs = _run_all(options.runs, options.seconds, options.mqtt, options.dir, quiet=options.json)
+            how = "TLS, policies" if options.tls else "no TLS"
+            print(f"edge's buffer on {kind}; MQTT {'5' if options.mqtt == 5 else '3.1.1'}; {how}")
+        runs = _run_all(options)
     except (TidegateError, OSError) as error:
         raise SystemExit(f"bench.ingest: {error}") from None
-    results = [compare(runs, connections) for connections in CONNECTIONS]
+    results = [
+        {"connections": count, **compare([run for run in runs if run.connections == count])}
+        for count in dict.fromkeys(run.connections for run in runs)
+    ]
     if options.json:
-        print(json.dumps({"filesystem": kind, "runs": [asdict(run) for run in runs], "results": results}, indent=2))
+        facts = {"filesystem": kind, "tls": options.tls}
+        print(json.dumps({**facts, "runs": [asdict(run) for run in runs], "results": results}, indent=2))
         return
     for row in results:
-        print(
-            f"\n{_connections(row['connections'])}, ratio {row['ratio']:.2f}:"
-            f"\n  edge, on disk         {row['edge']:>10,.0f}/s, best {row['edge_best']:,.0f}/s"
-            f"\n  mosquitto, in memory  {row['mosquitto']:>10,.0f}/s, best {row['mosquitto_best']:,.0f}/s"
-        )
+        print(summary(_connections(row["connections"]), row))
 
 
-def _run_all(count: int, seconds: float, version: Version, base: Path, *, quiet: bool) -> list[Run]:
+def _run_all(options: argparse.Namespace) -> list[Run]:
     runs = []
-    for connections in CONNECTIONS:
-        for number in range(count):
-            pair = (peers.edge, peers.mosquitto) if number % 2 == 0 else (peers.mosquitto, peers.edge)
-            for start in pair:
-                run = measure(start, connections, seconds, version, base)
-                runs.append(run)
-                if not quiet:
-                    _print(run)
+    with scratch(options.dir) as name:
+        devices = [*load.names(max(TLS_CONNECTIONS)), peers.PROBE]
+        enrolled = identities.enrol(Path(name), devices) if options.tls else None
+        edge, mosquitto = partial(peers.edge, identities=enrolled), partial(peers.mosquitto, identities=enrolled)
+        for connections in TLS_CONNECTIONS if options.tls else CONNECTIONS:
+            for start in turns(options.runs, edge, mosquitto):
+                runs.append(measure(start, connections, options.seconds, options.mqtt, options.dir))
+                if not options.json:
+                    _print(runs[-1])
     return runs
 
 

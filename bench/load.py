@@ -6,9 +6,9 @@ prints how many publishes the broker on that loopback port acknowledged, in how 
 second, and how much processor time the generator itself took.
 
 How it stays far cheaper than a broker: each connection's packets are made once, as one ring of bytes in which the
-packet identifiers count from 1 to `RING_PACKETS`; what may be sent is then a slice of that ring, and since MQTT
-wants PUBACKs in the order of the publishes (3.1.1 section 4.6), what must come back is a slice of another ring, so
-one comparison checks a whole read. Acknowledgements of another form (MQTT 5 has several) are decoded one by one.
+packet identifiers count from 1; what may be sent is then a slice of that ring, and since MQTT wants PUBACKs in the
+order of the publishes (3.1.1 section 4.6), what must come back is a slice of another ring, so one comparison checks a
+whole read. Acknowledgements of another form (MQTT 5 has several) are decoded one by one.
 A short pause between rounds lets acknowledgements gather, also from a broker that writes each PUBACK alone.
 
 It stops by itself, and fails when the broker answers wrongly, closes a connection or stands still.
@@ -18,7 +18,10 @@ import argparse
 import json
 import selectors
 import socket
+import ssl
 import time
+import zlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -26,12 +29,14 @@ import mqtt5
 import orjson
 from mqtt5 import ConnAckPacket, ConnAckReasonCode, ConnectPacket, Packet, PublishPacket, QoS
 
+from bench.tls import TlsSocket
 from core.errors import TidegateError
 from core.mqtt import v5, v311
 from devices import recordings
 from devices.recordings import Reading
 
 HOST = "127.0.0.1"
+SERVER_NAME = "localhost"  # what a broker's certificate says
 WINDOW = 100  # publishes in flight per connection: enough that no broker waits for us
 PAYLOAD_BYTES = 100
 RING_PACKETS = 4_096  # distinct packets per connection: about 0.6 MB, and enough variety for a compressor
@@ -39,8 +44,10 @@ READ_BYTES = 1 << 16
 PAUSE_SECONDS = 50e-6  # less than a broker needs for a window, so none is idle; Mosquitto is fastest with it
 STALL_SECONDS = 30.0  # a broker that acknowledges nothing for so long has failed
 PACKET_BYTES_MAX = 1 << 16  # no answer to a publisher is longer
+UNBOUNDED = 1 << 62
 
 Version = Literal[5, 311]
+Credentials = Callable[[str], ssl.SSLContext]  # by client identifier, which the certificate says too
 
 
 class LoadFailed(TidegateError):
@@ -63,33 +70,40 @@ class Load:
 
 
 class Sensor:
-    """One connection: a ring of publishes, a ring of the acknowledgements they must get, and how far both are."""
+    """One connection: a ring of publishes, a ring of the acknowledgements they must get, and how far both are.
 
-    def __init__(self, port: int, number: int, window: int, version: Version) -> None:
-        codec = v5 if version == 5 else v311
-        packets = _packets(number, version)
-        self.window = window
+    At QoS 0 nothing is acknowledged, and whoever calls `send` says how much may be under way. All packets have one
+    size when the topics have; a socket is closed by whoever made the sensor.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        name: str,
+        topic: str,
+        *,
+        window: int = WINDOW,
+        version: Version = 311,
+        qos: int = 1,
+        ring: int = RING_PACKETS,
+        credentials: Credentials | None = None,
+    ) -> None:
+        packets = publishes(topic, version, qos, ring)
         self.sent = 0  # bytes since the beginning, as if the ring were endless
         self.acknowledged = 0  # packets
-        self._size = len(packets[0])
+        self.size = len(packets[0])
+        self._ring = ring
         self._publishes = memoryview(b"".join(packets))
-        self._acks = b"".join(b"\x40\x02" + identifier.to_bytes(2) for identifier in range(1, RING_PACKETS + 1)) * 2
+        self._acks = b"".join(b"\x40\x02" + identifier.to_bytes(2) for identifier in range(1, ring + 1)) * 2
         self._tail = b""
-        self.socket = socket.create_connection((HOST, port), timeout=STALL_SECONDS)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._greet(codec.encode(ConnectPacket(f"load-{number}", clean_start=True)), version)
-        self.socket.setblocking(False)
-
-    def _greet(self, connect: bytes, version: Version) -> None:
-        self.socket.sendall(connect)
-        answer = connack(self.socket, version)
-        if answer.reason_code != ConnAckReasonCode.SUCCESS:
-            raise LoadFailed(f"the broker refuses the connection: {answer.reason_code}")
-        self.window = min(self.window, answer.receive_max)
+        self.socket, answer = connect(port, name, version, credentials)
+        self.window = min(window, answer.receive_max) if qos else UNBOUNDED
+        if isinstance(self.socket, socket.socket):  # TLS sends all of a window, which the kernel has room for
+            self.socket.setblocking(False)
 
     def send(self, packets_max: int) -> bool:
         """Send what the window allows, up to the packet `packets_max`; whether the socket took all of it."""
-        allowed = min(self.acknowledged + self.window, packets_max) * self._size
+        allowed = min(self.acknowledged + self.window, packets_max) * self.size
         while self.sent < allowed:
             start = self.sent % len(self._publishes)
             try:
@@ -109,7 +123,7 @@ class Sensor:
             raise LoadFailed(f"the broker closed a connection: {error}") from None
         if len(data) == len(self._tail):
             raise LoadFailed("the broker closed a connection")
-        start = self.acknowledged % RING_PACKETS * 4
+        start = self.acknowledged % self._ring * 4
         whole = len(data) & ~3
         if whole and self._acks[start : start + whole] == data[:whole]:
             self._tail = data[whole:]
@@ -124,7 +138,7 @@ class Sensor:
         packets: list[Packet] = []
         self._tail = data[v5.decode(data, packets, PACKET_BYTES_MAX) :]
         for offset, packet in enumerate(packets):
-            expected = (self.acknowledged + offset) % RING_PACKETS + 1
+            expected = (self.acknowledged + offset) % self._ring + 1
             if not isinstance(packet, mqtt5.PubAckPacket) or packet.packet_id != expected:
                 raise LoadFailed(f"expected the acknowledgement of packet {expected}, not {packet}")
             if int(packet.reason_code) >= 0x80:
@@ -132,7 +146,26 @@ class Sensor:
         return len(packets)
 
 
-def connack(connection: socket.socket, version: Version) -> ConnAckPacket:
+def connect(
+    port: int, client_id: str, version: Version, credentials: Credentials | None = None
+) -> tuple[socket.socket | TlsSocket, ConnAckPacket]:
+    """An accepted connection, still blocking, and the broker's answer. Raises LoadFailed, or OSError of the socket."""
+    codec = v5 if version == 5 else v311
+    plain = socket.create_connection((HOST, port), timeout=STALL_SECONDS)
+    try:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = TlsSocket(plain, credentials(client_id), SERVER_NAME) if credentials else plain
+        connection.sendall(codec.encode(ConnectPacket(client_id, clean_start=True)))
+        answer = connack(connection, version)
+        if answer.reason_code != ConnAckReasonCode.SUCCESS:
+            raise LoadFailed(f"the broker refuses the connection: {answer.reason_code}")
+    except BaseException:
+        plain.close()
+        raise
+    return connection, answer
+
+
+def connack(connection: socket.socket | TlsSocket, version: Version) -> ConnAckPacket:
     """Read the broker's answer to CONNECT. Raises LoadFailed when there is none, OSError when the socket fails."""
     codec = v5 if version == 5 else v311
     data, packets = b"", list[Packet]()
@@ -147,16 +180,16 @@ def connack(connection: socket.socket, version: Version) -> ConnAckPacket:
     return packets[0]
 
 
-def _packets(number: int, version: Version) -> list[bytes]:
-    """A ring of publishes with real readings, each of exactly PAYLOAD_BYTES, so that all packets have one size."""
+def publishes(topic: str, version: Version, qos: int, count: int) -> list[bytes]:
+    """Publishes with real readings, each payload of exactly PAYLOAD_BYTES; identifiers, at QoS 1, are 1 to `count`."""
     codec = v5 if version == 5 else v311
     readings = recordings.load("machine").readings
-    topic = f"plant/line/m{number}/telemetry"
+    first = zlib.crc32(topic.encode()) % len(readings)  # other readings on each topic, and the same in each run
     packets = []
-    for identifier in range(1, RING_PACKETS + 1):
-        reading = readings[(number * RING_PACKETS + identifier) % len(readings)]
-        packet = PublishPacket(topic, _payload(reading), qos=QoS.AT_LEAST_ONCE, packet_id=identifier)
-        packets.append(codec.encode(packet))
+    for number in range(1, count + 1):
+        payload = _payload(readings[(first + number) % len(readings)])
+        level, packet_id = (QoS.AT_LEAST_ONCE, number) if qos else (QoS.AT_MOST_ONCE, None)
+        packets.append(codec.encode(PublishPacket(topic, payload, qos=level, packet_id=packet_id)))
     return packets
 
 
@@ -174,14 +207,19 @@ def run(
     messages: int | None = None,
     window: int = WINDOW,
     version: Version = 311,
+    credentials: Credentials | None = None,
 ) -> Load:
     """Publish to the broker on loopback `port` for `seconds`, or `messages` publishes; give one of the two.
 
-    With `messages`, every one of them has been acknowledged on return. Raises LoadFailed.
+    The clients are named by `names`. With `messages`, every one of them has been acknowledged on return. Raises
+    LoadFailed.
     """
     shares = _shares(messages, connections)
-    sensors = [Sensor(port, number, window, version) for number in range(connections)]
+    sensors = list[Sensor]()
     try:
+        for name in names(connections):
+            topic = f"plant/line/{name}/telemetry"
+            sensors.append(Sensor(port, name, topic, window=window, version=version, credentials=credentials))
         started, cpu = time.perf_counter(), time.process_time()
         _drive(list(zip(sensors, shares, strict=True)), started + seconds if seconds else float("inf"))
         took, cpu = time.perf_counter() - started, time.process_time() - cpu
@@ -191,9 +229,14 @@ def run(
     return Load(connections, sum(sensor.acknowledged for sensor in sensors), took, cpu)
 
 
+def names(connections: int) -> list[str]:
+    """The client identifiers on so many connections."""
+    return [f"m{number}" for number in range(connections)]
+
+
 def _shares(messages: int | None, connections: int) -> list[int]:
     if messages is None:
-        return [1 << 62] * connections
+        return [UNBOUNDED] * connections
     each, rest = divmod(messages, connections)
     return [each + (number < rest) for number in range(connections)]
 

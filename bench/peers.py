@@ -1,23 +1,22 @@
 """The daemons that are compared, each a real process on a free loopback port with a directory of its own.
 
 Mosquitto gets what lets it do its best: no persistence, no limits on what is in flight or queued, no log. The edge
-gets what it has in service: its buffer on disk, and an uplink that leads to the given port, or nowhere.
+gets what it has in service: its buffer on disk, and an uplink that leads to the given port, or nowhere. Given
+identities, both take MQTT over TLS only, from clients with a certificate, and check what these publish.
 """
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from mqtt5 import ConnectPacket
-
-from bench.load import HOST, connack
+from bench import load
+from bench.identities import Identities
+from bench.load import HOST, Credentials
 from core.errors import TidegateError
-from core.mqtt import v311
 from tidegate.processes import free_port
 
 READY_SECONDS = 60.0  # a start with a million messages in the buffer takes far less
@@ -25,6 +24,7 @@ STOP_SECONDS = 30.0
 POLL_SECONDS = 0.002  # how finely the time to the first CONNACK is seen
 NOWHERE = 1  # a port on which nothing listens
 EDGE_NAME, LANE = "bench", "telemetry"
+PROBE = "probe"  # the client that asks whether a broker is ready; identities must have it
 
 
 class PeerFailed(TidegateError):
@@ -42,10 +42,13 @@ class Memory:
 class Peer:
     """A running daemon. `ready_seconds` is the time from the start of the process to its first CONNACK."""
 
-    def __init__(self, name: str, command: list[str], port: int, directory: Path) -> None:
+    def __init__(
+        self, name: str, command: list[str], port: int, directory: Path, identities: Identities | None = None
+    ) -> None:
         self.name = name
         self.port = port
         self.directory = directory
+        self.credentials: Credentials | None = identities.context if identities else None
         started = time.perf_counter()
         with (directory / f"{name}.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -57,7 +60,7 @@ class Peer:
         self.ready_seconds = time.perf_counter() - started
 
     def _wait_ready(self, deadline: float) -> None:
-        while not _answers(self.port):
+        while not _answers(self.port, self.credentials):
             if self._process.poll() is not None or time.perf_counter() > deadline:
                 raise PeerFailed(f"{self.name} did not start; see {self.directory / self.name}.log")
             time.sleep(POLL_SECONDS)
@@ -92,34 +95,45 @@ class Peer:
             self.stop()
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, credentials: Credentials | None) -> bool:
     try:
-        with socket.create_connection((HOST, port), timeout=READY_SECONDS) as connection:
-            connection.sendall(v311.encode(ConnectPacket("probe", clean_start=True)))
-            connack(connection, 311)
+        connection, _ = load.connect(port, PROBE, 311, credentials)
+        with connection:
             connection.sendall(b"\xe0\x00")
     except (OSError, TidegateError):
         return False
     return True
 
 
-def mosquitto(directory: Path) -> Peer:
+def mosquitto(directory: Path, identities: Identities | None = None) -> Peer:
     """Start Mosquitto."""
     port = free_port()
     config = directory / "mosquitto.conf"
     settings = [
         f"listener {port} {HOST}",
-        "allow_anonymous true",
+        *(_mosquitto_tls(identities) if identities else ["allow_anonymous true"]),
         "persistence false",
         "max_inflight_messages 0",
         "max_queued_messages 0",
         "log_type none",
     ]
     config.write_text("\n".join(settings) + "\n")
-    return Peer("mosquitto", ["mosquitto", "-c", str(config)], port, directory)
+    return Peer("mosquitto", ["mosquitto", "-c", str(config)], port, directory, identities)
 
 
-def edge(directory: Path, uplink_port: int = NOWHERE) -> Peer:
+def _mosquitto_tls(identities: Identities) -> list[str]:
+    return [
+        f"cafile {identities.ca}",
+        f"certfile {identities.certificate}",
+        f"keyfile {identities.key}",
+        "require_certificate true",
+        "use_identity_as_username true",
+        f"acl_file {identities.acl}",
+        *(["user root"] if os.geteuid() == 0 else []),  # or it gives up root, and then cannot read the files
+    ]
+
+
+def edge(directory: Path, uplink_port: int = NOWHERE, identities: Identities | None = None) -> Peer:
     """Start `tidegate edge run`; what an earlier one has buffered in `directory` is still there."""
     port = free_port()
     config = directory / "edge.toml"
@@ -127,10 +141,10 @@ def edge(directory: Path, uplink_port: int = NOWHERE) -> Peer:
 [edge]
 name = "{EDGE_NAME}"
 data_dir = "{directory / "edge"}"
-
+{_edge_devices(identities) if identities else ""}
 [[listeners]]
 address = "{HOST}:{port}"
-anonymous = true
+{_edge_tls(identities) if identities else "anonymous = true"}
 
 [uplink]
 url = "mqtt://{HOST}:{uplink_port}"
@@ -140,7 +154,24 @@ name = "{LANE}"
 topics = ["plant/#"]
 max_bytes = "8GB"
 """)
-    return Peer("edge", _tidegate("edge", "run", "--config", str(config)), port, directory)
+    return Peer("edge", _tidegate("edge", "run", "--config", str(config)), port, directory, identities)
+
+
+def _edge_devices(identities: Identities) -> str:
+    return f"""
+[devices]
+directory = "{identities.home}"
+policies = "{identities.policies}"
+"""
+
+
+def _edge_tls(identities: Identities) -> str:
+    return f"""
+[listeners.tls]
+certificate = "{identities.certificate}"
+key = "{identities.key}"
+client_ca = "{identities.ca}"
+"""
 
 
 def cloud(directory: Path) -> Peer:

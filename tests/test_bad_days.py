@@ -91,7 +91,8 @@ def test_a_full_disk_refuses_and_recovers_and_loses_nothing_acknowledged(tmp_pat
         assert int(answer.reason_code) == 0x97
         simulator = Simulator(machine, "127.0.0.1", site.edge_port, version=311)
         simulator.start()
-        wait_until(lambda: simulator.connections > 1)  # MQTT 3.1.1 cannot be told, so it is disconnected
+        # Its session could not be kept, so it is not even connected.
+        wait_until(lambda: site.counter("edge", "mqtt_connects_refused_total") > 1)
         assert simulator.acknowledged_count == 0
         assert site.edge.ask("status")["listeners"]
         resource.prlimit(site.edge.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -161,7 +162,7 @@ def test_a_damaged_buffer_is_set_aside_and_saved_as_far_as_it_can_be_read(tmp_pa
         (b"\x30\x05\x00\x02a#\x00", 0x90),
         (b"\x30\x05\x00\x02a\x00\x00", 0x90),
         (b"\x30\xff\xff\xff\x7f", 0x95),  # says that it is 256 MB long
-        (b"\x34\x07\x00\x01a\x00\x01\x00x", 0x9B),  # QoS 2
+        (b"\x36\x07\x00\x01a\x00\x01\x00x", 0x81),  # QoS 3
         (mqtt5.ConnectPacket("again").write(), 0x82),
     ],
 )

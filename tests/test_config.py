@@ -29,6 +29,7 @@ from core.config import (
     Section,
     Size,
     Tls,
+    UnixSocket,
     client_context,
     load,
     open_data_dir,
@@ -138,7 +139,6 @@ def test_every_fault_is_reported_at_once_with_its_path(tmp_path: Path) -> None:
             "http.adress: unknown key; did you mean 'address'?",
             "by_name.x.prioritty: unknown key; did you mean 'priority'?",
             'listeners[1].address: 1883 is no address: write "host:port", "0.0.0.0:8883" or "[::1]:1883"',
-            "listeners[1].tls.key: is missing",
             "listeners[1].tls.keys: unknown key; did you mean 'key'?",
             "lanes[0].name: 'two words' does not match ^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
             "lanes[0].topics: must be a list, in [ ], not text",
@@ -290,11 +290,97 @@ def test_what_is_no_name_is_refused(name: str) -> None:
         TypeAdapter(Name).validate_python(name)
 
 
-@pytest.mark.parametrize("tls", ["", 'tls = { certificate = "c", key = "k" }'])
-def test_a_listener_that_nobody_could_use_is_refused(tmp_path: Path, tls: str) -> None:
-    (problem,) = problems(tmp_path, f'[[listeners]]\naddress = "0.0.0.0:8883"\n{tls}')
-    assert problem.startswith("listeners[0]: nobody could connect: set tls.client_ca, ")
-    assert problem.endswith(", or anonymous = true")
+def listener_problem(tmp_path: Path, text: str) -> str:
+    (problem,) = problems(tmp_path, f"[[listeners]]\n{text}")
+    return problem
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:1883", "127.0.0.1:1883", "unix:mqtt.sock"])
+def test_a_listener_that_nobody_could_use_is_refused(tmp_path: Path, address: str) -> None:
+    problem = listener_problem(tmp_path, f'address = "{address}"')
+    assert problem.startswith("listeners[0]: nobody could connect: set tls, ")
+    assert problem.endswith("passwords = true, or anonymous = true")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "[::]", "edge.example", "[::ffff:192.0.2.7]"])
+def test_passwords_never_cross_a_network_in_clear(tmp_path: Path, host: str) -> None:
+    problem = listener_problem(tmp_path, f'address = "{host}:1883"\npasswords = true')
+    assert problem.startswith("listeners[0]: passwords would cross the network in clear: set tls")
+    loaded(tmp_path, f'[[listeners]]\naddress = "{host}:1883"\npasswords = true\ntls = {{}}')
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1883", "[::1]:1883", "localhost:0", "[::ffff:127.0.0.1]:1", "unix:x"])
+def test_passwords_without_tls_are_taken_where_no_network_is(tmp_path: Path, address: str) -> None:
+    (listener,) = loaded(tmp_path, f'[[listeners]]\naddress = "{address}"\npasswords = true').listeners
+    assert listener.passwords
+
+
+@pytest.mark.parametrize(
+    ("text", "exposed"),
+    [
+        ('address = "0.0.0.0:1883"\nanonymous = true', True),
+        ('address = "edge.example:8883"\nanonymous = true\ntls = {}', True),
+        ('address = "127.0.0.2:1883"\nanonymous = true', False),
+        ('address = "unix:s"\nanonymous = true', False),
+        ('address = "0.0.0.0:8883"\npasswords = true\ntls = {}', False),
+    ],
+)
+def test_a_listener_knows_whether_strangers_on_other_machines_get_in(tmp_path: Path, text: str, exposed: bool) -> None:
+    (listener,) = loaded(tmp_path, f"[[listeners]]\n{text}").listeners
+    assert listener.exposed is exposed
+
+
+def test_a_unix_socket_lies_beside_the_file_unless_its_path_is_absolute(tmp_path: Path) -> None:
+    text = '[[listeners]]\naddress = "unix:{}"\nanonymous = true\nmode = "{}"\n'
+    one, two = loaded(tmp_path, text.format("run/s", "0600") + text.format("/run/edge/s", "666")).listeners
+    assert (one.address, one.mode) == (UnixSocket(tmp_path / "run/s"), 0o600)
+    assert (two.address, two.mode) == (UnixSocket(Path("/run/edge/s")), 0o666)
+    assert str(two.address) == "unix:/run/edge/s"
+    assert Listener(address=UnixSocket(Path("s")), anonymous=True).mode == 0o660
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('address = "unix:s"\nanonymous = true\ntls = {}', "listeners[0]: tls is not spoken on a Unix socket"),
+        ('address = "unix:s"\nanonymous = true\nmode = 660', "listeners[0].mode: 660 is no mode of a file: "),
+        ('address = "unix:s"\nanonymous = true\nmode = "rw"', "listeners[0].mode: 'rw' is no mode of a file: write"),
+        ('address = "unix:"\nanonymous = true', "listeners[0].address: "),
+        (f'address = "unix:{"x" * 65}"\nanonymous = true', "listeners[0].address: "),
+        ('address = "[::1]:1"\nanonymous = true\nmode = "0660"', "listeners[0]: mode is for the file of a Unix socket"),
+        ('address = "[::1]:1"\nanonymous = true\norigins = ["http://x"]', "listeners[0]: origins are for protocol = "),
+        ('address = "[::1]:1"\nanonymous = true\nprotocol = "http"', "listeners[0].protocol: "),
+        ('address = "[::1]:1"\ntls = { certificate = "c" }', "listeners[0].tls: key is missing; certificate and key "),
+        ('address = "[::1]:1"\ntls = { key = "k" }', "listeners[0].tls: certificate is missing; certificate and key "),
+        ('address = "[::1]:1"\ntls = { names = ["a b"] }', "listeners[0].tls.names[0]: 'a b' is no name of a machine"),
+        (
+            'address = "[::1]:1"\ntls = { certificate = "c", key = "k", names = ["a"] }',
+            "listeners[0].tls: names are for a certificate that the local authority issues",
+        ),
+        (
+            'address = "[::1]:1"\nprotocol = "websocket"\nanonymous = true\norigins = ["example.com"]',
+            "listeners[0].origins[0]: 'example.com' is no origin: write \"https://example.com\"",
+        ),
+    ],
+)
+def test_keys_of_a_listener_that_do_not_fit_are_explained(tmp_path: Path, text: str, words: str) -> None:
+    assert listener_problem(tmp_path, text).startswith(words)
+
+
+def test_the_names_of_a_machine_and_the_origins_of_pages_are_read(tmp_path: Path) -> None:
+    (listener,) = loaded(
+        tmp_path,
+        """
+        [[listeners]]
+        address = "0.0.0.0:443"
+        protocol = "websocket"
+        origins = ["https://Pages.example", "http://192.0.2.7:8080", "http://[::1]:80"]
+        tls = { names = ["edge.example", "192.0.2.7", "2001:DB8::1", "press_hall"] }
+        """,
+    ).listeners
+    assert listener.tls is not None
+    assert listener.tls.names == ("edge.example", "192.0.2.7", "2001:db8::1", "press_hall")
+    assert listener.origins == ("https://pages.example", "http://192.0.2.7:8080", "http://[::1]:80")
 
 
 def test_a_client_certificate_needs_its_key() -> None:
@@ -383,6 +469,36 @@ def test_an_anonymous_listener_takes_clients_with_and_without_a_certificate(pki:
     server = server_context(server_tls(pki), anonymous=True)
     assert handshake(server, client_context(ClientTls(ca=pki / "ca.pem"))) == "TLSv1.3"
     assert handshake(server, client_context(client_tls(pki, "device"))) == "TLSv1.3"
+
+
+def test_a_listener_with_passwords_takes_a_good_certificate_none_and_no_bad_one(pki: Path) -> None:
+    server = server_context(server_tls(pki), passwords=True)
+    assert handshake(server, client_context(ClientTls(ca=pki / "ca.pem"))) == "TLSv1.3"
+    assert handshake(server, client_context(client_tls(pki, "device"))) == "TLSv1.3"
+    with pytest.raises(ssl.SSLError):
+        handshake(server, client_context(client_tls(pki, "stranger")))
+
+
+def test_the_authorities_that_the_daemon_adds_count_as_much_as_the_configured_one(pki: Path) -> None:
+    own = Tls(certificate=pki / "server.pem", key=pki / "server.key")
+    for tls in (server_tls(pki), own):
+        server = server_context(tls, [pki / "other-ca.pem"])
+        assert handshake(server, client_context(client_tls(pki, "stranger"))) == "TLSv1.3"
+    with pytest.raises(ssl.SSLError):
+        handshake(server_context(own, [pki / "other-ca.pem"]), client_context(client_tls(pki, "device")))
+
+
+def test_without_any_authority_nobody_is_let_in_who_must_show_a_certificate(pki: Path) -> None:
+    own = Tls(certificate=pki / "server.pem", key=pki / "server.key")
+    for client in (client_tls(pki, "device"), ClientTls(ca=pki / "ca.pem")):
+        with pytest.raises(ssl.SSLError):
+            handshake(server_context(own), client_context(client))
+    assert handshake(server_context(own, passwords=True), client_context(ClientTls(ca=pki / "ca.pem"))) == "TLSv1.3"
+
+
+def test_a_listener_whose_certificate_was_never_issued_is_explained() -> None:
+    with pytest.raises(ConfigurationError, match="no local authority has issued them"):
+        server_context(Tls())
 
 
 def test_a_server_of_another_authority_is_refused(pki: Path) -> None:

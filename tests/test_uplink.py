@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from core import frames
-from core.config import HostPort
+from core.config import HostPort, Listener
 from core.message import Message
 from core.mqtt.broker import Broker
 from core.mqtt.limits import Limits
@@ -32,11 +32,15 @@ class FarEnd:
         self.listeners = Listeners(Broker(OpenAccess(frames.TOPIC_ROOT), self._accept, Counters(), Limits(256 << 10)))
 
     async def open(self, port: int = 0) -> int:
-        return (await self.listeners.open(HostPort("127.0.0.1", port))).port
+        bound = await self.listeners.open(Listener(address=HostPort("127.0.0.1", port), anonymous=True))
+        assert isinstance(bound, HostPort)
+        return bound.port
 
     def _accept(self, batch: Batch) -> None:
         outcomes: dict[int, Outcome] = {}
         for index, message in enumerate(batch.messages):
+            if not message.topic.startswith(frames.TOPIC_ROOT):
+                continue  # the broker's own events
             assert len(message.payload) <= frames.FRAME_MAX_BYTES
             outcome = self.decide(len(self.frames))
             self.frames.append(frames.decode(message.payload))
