@@ -87,8 +87,8 @@ class Cloud:
         self.ingest = Ingest(store, counters, self.worker.wake)
         journal, limits = Journal(self.commits), config.mqtt.limits(LIMITS)
         self.broker = Broker(gatekeeper.access, self._accept, counters, limits, journal)
-        gatekeeper.guard(self.broker)
         self.listeners = Listeners(self.broker)
+        gatekeeper.guard(self.broker, self.listeners)
         self.started = time.monotonic()
 
     async def open(self, contexts: Sequence[ssl.SSLContext | None]) -> None:
@@ -111,9 +111,7 @@ class Cloud:
     async def reload(self) -> None:
         """Read rules, policies and certificates again; a fault in them raises, and what is in force stays."""
         rules = load_rules(self.config)
-        contexts = self.gatekeeper.contexts(self.config.listeners)
         self.gatekeeper.reload()
-        self.listeners.renew(contexts)
         self.worker.rules = rules
         log.info("reloaded", rules=len(rules))
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from core.config import Listener, server_context
+from core.errors import ConfigurationError
 from core.message import Message
 from core.mqtt.broker import Broker
 from core.mqtt.connection import Connection
+from core.mqtt.listener import Listeners
 from core.telemetry import Counters, get_logger
-from devices import policy_files, provisioning, revocations, template_files
+from devices import directory, policy_files, provisioning, revocations, template_files
 from devices.access import DeviceAccess, Reserved
 from devices.authority import CA, Authority
 from devices.config import DevicesSection
@@ -75,10 +77,12 @@ class Gatekeeper:
         self._section = section
         self._home = section.home(data_dir)
         rules = Rules(section)
-        self._home.mkdir(mode=0o750, parents=True, exist_ok=True)
+        directory.make(self._home)
         self._registry = Registry(self._home / FILE)
         self._policies = rules.policies
         self._broker: Broker | None = None
+        self._listeners: Listeners | None = None
+        self._sections: Sequence[Listener] = ()
         self._passwords = False  # whether a listener takes them
         self._requests: asyncio.Queue[tuple[Connection, Message]] = asyncio.Queue(REQUESTS_MAX)
         self._counters = counters
@@ -99,9 +103,10 @@ class Gatekeeper:
             revoked=rules.revoked,
         )
 
-    def guard(self, broker: Broker) -> None:
+    def guard(self, broker: Broker, listeners: Listeners) -> None:
         """Answer this broker's clients; before its listeners open."""
         self._broker = broker
+        self._listeners = listeners
         broker.serve = self._take
 
     def tasks(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
@@ -114,12 +119,17 @@ class Gatekeeper:
 
         Raises ConfigurationError that names the file that is missing or bad.
         """
+        self._sections = listeners
         self._passwords = any(listener.passwords for listener in listeners)
         return [self._context(listener) for listener in listeners]
 
     def reload(self) -> None:
-        """Read policies, revocation lists and templates again. Raises ConfigurationError, and then changes nothing."""
+        """Read policies, revocation lists, templates and certificates again.
+
+        Raises ConfigurationError, and then changes nothing. Connections that lose no right to be here stay.
+        """
         rules = Rules(self._section)
+        self._renew()
         self._policies = rules.policies
         self._provisioning.templates = rules.templates
         self._registration.vendors = rules.vendors
@@ -131,6 +141,10 @@ class Gatekeeper:
         """A command has changed the registry: let it hold for live connections at once."""
         changed = self._registry.refresh()
         self._recheck()
+        try:
+            self._renew()  # the first device makes the authority, which listeners trust from then on
+        except ConfigurationError as error:
+            log.warning("the listeners' certificates cannot be read again", error=error)
         return {"changed": changed}
 
     def close(self) -> None:
@@ -144,6 +158,11 @@ class Gatekeeper:
 
     def _local_issuer(self) -> str | None:
         return self._authority().common_name if (self._home / CA).exists() else None
+
+    def _renew(self) -> None:
+        contexts = self.contexts(self._sections)
+        if self._listeners is not None:
+            self._listeners.renew(contexts)
 
     def _context(self, listener: Listener) -> ssl.SSLContext | None:
         tls = listener.tls

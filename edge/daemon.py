@@ -62,8 +62,8 @@ class Edge:
         journal, limits = Journal(buffer.commits), config.mqtt.limits()
         self.broker = Broker(gatekeeper.access, self.gateway.accept, counters, limits, journal)
         self.gateway.broker = self.broker
-        gatekeeper.guard(self.broker)
         self.listeners = Listeners(self.broker)
+        gatekeeper.guard(self.broker, self.listeners)
         self.uplink: Uplink | None = None
         self.started = time.monotonic()
 
@@ -79,9 +79,7 @@ class Edge:
     async def reload(self) -> None:
         """Read rules, policies and certificates again; a fault in them raises, and what is in force stays."""
         rules = load_rules(self.config)
-        contexts = self.gatekeeper.contexts(self.config.listeners)
         self.gatekeeper.reload()
-        self.listeners.renew(contexts)
         self.gateway.rules = rules
         log.info("reloaded", rules=len(rules))
 

@@ -35,7 +35,8 @@ def page(facts: Mapping[str, Any]) -> str:
         end = f"until {certificate['expires']}" if certificate["expires"] else "for ever"
         head = f"{name} has certificate {certificate['id']}, valid {end}."
     else:
-        head = f"{name} logs in with its name and password."
+        where = "" if "password" in files else ", which the lines below take from $PASSWORD"
+        head = f"{name} logs in with its name and password{where}."
     listed = [f"  {path}  ({FILES[part]})" for part, path in files.items() if part in FILES]
     parts = [
         "\n".join([head, *listed]),

@@ -176,6 +176,8 @@ class Connection:
                 index += 1
             elif kind is PublishPacket:
                 index = self.inbound.take(packets, index, self._hub.at, size // count + 1)
+            elif kind is PubAckPacket:
+                index = self._take_pubacks(packets, index)
             elif kind in _HANDLERS:
                 _HANDLERS[kind](self, packet)
                 index += 1
@@ -261,10 +263,16 @@ class Connection:
 
     # -- the other packets --------------------------------------------------------------------------------------------
 
-    def _on_puback(self, packet: PubAckPacket) -> None:
+    def _take_pubacks(self, packets: list[Packet], index: int) -> int:
+        """Handle the run of PUBACKs that begins at `index`; returns the index of the first packet behind it."""
         assert self.session is not None
-        if not self.session.acknowledge(packet.packet_id):
-            self._unknown()
+        packet_ids: list[int] = []
+        for packet in packets[index:]:
+            if type(packet) is not PubAckPacket:
+                break
+            packet_ids.append(packet.packet_id)
+        self._unknown(len(packet_ids) - self.session.acknowledge(*packet_ids))
+        return index + len(packet_ids)
 
     def _on_pubrec(self, packet: PubRecPacket) -> None:
         assert self.session is not None
@@ -284,8 +292,9 @@ class Connection:
         if not self.session.take_completed(packet.packet_id):
             self._unknown()
 
-    def _unknown(self) -> None:
-        self._hub.counters.add("mqtt_unknown_acknowledgements_total")
+    def _unknown(self, count: int = 1) -> None:
+        if count:
+            self._hub.counters.add("mqtt_unknown_acknowledgements_total", count)
 
     def _on_subscribe(self, packet: SubscribePacket) -> None:
         assert self._subscribing is not None
@@ -421,7 +430,6 @@ class Connection:
 
 
 _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
-    PubAckPacket: Connection._on_puback,
     PubRecPacket: Connection._on_pubrec,
     PubRelPacket: Connection._on_pubrel,
     PubCompPacket: Connection._on_pubcomp,

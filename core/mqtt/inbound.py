@@ -105,7 +105,7 @@ class Inbound:
         self._may_retain: set[str] = set()
         self._aliases: dict[int, str] = {}
         self._pending: set[int] = set()  # packet identifiers of QoS 2 publishes that PUBREC has not answered yet
-        self._verdict: tuple[int, Outcome] | None = None  # what to say to the publish that ended a run
+        self._verdict: tuple[int, Outcome, Message | None] | None = None  # for the publish that ended a run; a request
         self._line: deque[tuple[list[int], Receipt, Barrier]] = deque()  # with the words of acknowledgements
 
     def forget_permissions(self) -> None:
@@ -153,12 +153,21 @@ class Inbound:
             index += 1
         return index
 
+    def _is_beyond_bounds(self) -> bool:
+        """Whether the client has too much unacknowledged, so that it had to be disconnected."""
+        received, pending = self._session.received, self._pending
+        # MQTT 3.1.1 cannot tell a client how much QoS 1 it may have open; there the listener's back-pressure bounds it.
+        count = (self._open if self._is_v5 else 0) + len(received) + len(pending - received)
+        if count <= self._open_max:
+            return False
+        text = f"more than {self._open_max:,} publishes unacknowledged"
+        self._client.refuse(int(DisconnectReasonCode.RECEIVE_MAX_EXCEEDED), text)
+        return True
+
     def _hand_over(self, batch: Batch, words: list[int], size: int) -> None:
         receiver, session, journal = self._receiver, self._session, self._receiver.journal
         self._open += sum(0 < word < PUBREC for word in words)
-        if self._open + len(session.received | self._pending) > self._open_max:
-            text = f"more than {self._open_max:,} publishes unacknowledged"
-            self._client.refuse(int(DisconnectReasonCode.RECEIVE_MAX_EXCEEDED), text)
+        if self._is_beyond_bounds():
             return
         self.unsettled += size
         receiver.unsettled += size
@@ -189,16 +198,16 @@ class Inbound:
         if topic is None:
             return None
         packet_id = packet.packet_id or 0
-        if packet.qos is _EXACTLY_ONCE and packet_id in self._session.received | self._pending:
+        if packet.qos is _EXACTLY_ONCE and (packet_id in self._pending or packet_id in self._session.received):
             # The same message again. Its PUBREC was lost, or is on its way.
-            self._verdict = (0 if packet_id in self._pending else PUBREC | packet_id), STORED
+            self._verdict = (0 if packet_id in self._pending else PUBREC | packet_id), STORED, None
             return None
-        outcome = self._refusal(topic, packet, extra)
+        outcome, request = self._refusal(topic, packet, extra), None
         if outcome is None and topic.startswith(SERVICES):
-            self._receiver.serve(self._session.client_id, Message(topic, packet.payload, properties=extra))
-            outcome = DELIVERED
+            outcome, request = DELIVERED, Message(topic, packet.payload, properties=extra)
         if outcome is not None:
-            self._verdict = (PUBREC if packet.qos is _EXACTLY_ONCE else PUBACK if packet_id else 0) | packet_id, outcome
+            word = (PUBREC if packet.qos is _EXACTLY_ONCE else PUBACK if packet_id else 0) | packet_id
+            self._verdict = word, outcome, request
             return None
         if packet.qos is _EXACTLY_ONCE:
             self._pending.add(packet_id)
@@ -255,8 +264,16 @@ class Inbound:
         self._client.refuse(int(reason), text)
         return None
 
-    def _answer(self, word: int, outcome: Outcome) -> None:
-        """Say what became of a single publish, in its turn."""
+    def _answer(self, word: int, outcome: Outcome, request: Message | None) -> None:
+        """Serve a request, and say what became of a single publish, in its turn."""
+        barrier = KEPT
+        if request is not None:
+            if word >= PUBREC:
+                self._session.received.add(word & IDENTIFIER)
+                if self._is_beyond_bounds():
+                    return
+                barrier = self._receiver.journal.promise(self._session)
+            self._receiver.serve(self._session.client_id, request)
         if outcome.kind is Kind.REJECTED:
             self._receiver.counters.dropped(outcome.reason)
             if not self._is_v5 and outcome is _NOT_AUTHORIZED:
@@ -265,7 +282,9 @@ class Inbound:
                 return
         receipt = Receipt()
         receipt.settle(outcome)
-        self._line.append(([word], receipt, KEPT))
+        self._line.append(([word], receipt, barrier))
+        if barrier is not KEPT:
+            barrier.then(lambda _: self._advance())
         self._advance()
 
     # -- acknowledgements ---------------------------------------------------------------------------------------------
@@ -318,7 +337,8 @@ class Inbound:
             if not word:
                 continue
             if outcome.kind is not Kind.REJECTED:
-                said.append(pack(">I", word))
+                if refusal is None:  # acknowledgements have the order of the messages, and end with the connection
+                    said.append(pack(">I", word))
                 continue
             if word >= PUBREC:
                 # Refusing ends the exchange (MQTT 5 section 4.3.3): the client may send it as a new message.

@@ -190,17 +190,20 @@ class Session:
         # Nobody knows what was sent before the crash; MQTT lets DUP say "perhaps" (5.0 section 3.3.1.1).
         self._wait(parcel, number, duplicate=True)
 
-    def acknowledge(self, packet_id: int) -> bool:
-        """A PUBACK came; False when nothing was outstanding under that identifier."""
-        found = self._inflight.get(packet_id)
-        if found is None or found[0].qos == 2:
-            return False
-        del self._inflight[packet_id]
-        if self.kept:
-            self._finish(found[1])
+    def acknowledge(self, *packet_ids: int) -> int:
+        """PUBACKs came, of one read; returns for how many of them something was outstanding."""
+        inflight, known = self._inflight, len(packet_ids)
+        for packet_id in packet_ids:
+            found = inflight.get(packet_id)
+            if found is None or found[0].qos == 2:
+                known -= 1
+                continue
+            del inflight[packet_id]
+            if self.kept:
+                self._finish(found[1])
         if self._waiting:
             self.resume()
-        return True
+        return known
 
     def take_received(self, packet_id: int, *, failed: bool) -> bool:
         """A PUBREC came, with a reason that ends the exchange or not; False for an unknown identifier."""

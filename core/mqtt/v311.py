@@ -99,6 +99,8 @@ def decode(data: bytes, packets: list[Packet], packet_max_bytes: int) -> int:
                 append(publish(topic, data[payload:end], qos=at_least_once, packet_id=packet_id))
             else:
                 append(_publish(first, data[body:end]))
+        elif first == 0x40 and length == 2 and (packet_id := data[body] << 8 | data[body + 1]):
+            append(PubAckPacket(packet_id))  # what subscribers send
         elif first & 0xF0 == 0x30:
             append(_publish(first, data[body:end]))
         else:
