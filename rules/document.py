@@ -107,7 +107,7 @@ class Document:
             # JSON writes characters beyond 16 bits as two escapes, which YAML reads as two halves.
             if isinstance(value, str):
                 value = value.encode("utf-16", "surrogatepass").decode("utf-16")
-        except (ValueError, KeyError) as error:  # half a character, an int of 5,000 digits, `!!int x`
+        except (ValueError, LookupError) as error:  # half a character, an int of 5,000 digits, `!!int x`, `!!int`
             raise Unreadable(f"this value cannot be read: {error}", node.start_mark.index) from error
         return value
 

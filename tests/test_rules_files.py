@@ -184,6 +184,7 @@ def test_a_fault_in_a_template_is_found_in_its_file() -> None:
         ('A: "\\UFFFFFFFF"', 1, 1, "not YAML"),
         ('A: {sql: "\\ud800", actions: []}', 1, 10, "cannot be read"),
         ("A: !!int x", 1, 4, "cannot be read"),
+        ("A: !!int", 1, 4, "cannot be read"),
         ("A: !Sub x", 1, 4, "the tag !Sub is not understood here"),
         ("A: !!python/object/apply:os.system [id]", 1, 4, "is a mapping"),
         ("A: {? [a] : b}", 1, 7, "a key must be plain text"),
