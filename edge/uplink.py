@@ -114,7 +114,7 @@ class Uplink:
         raise LinkLost(await asyncio.shield(client.lost))
 
     async def _drain(self, client: Client, group: asyncio.TaskGroup) -> None:
-        window = asyncio.Semaphore(WINDOW_FRAMES)
+        window = asyncio.Semaphore(min(WINDOW_FRAMES, client.receive_max))
         while True:
             await window.acquire()
             frame = await self._next_frame()

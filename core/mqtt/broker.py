@@ -203,8 +203,9 @@ class Broker:
             former.close(DisconnectReasonCode.SESSION_TAKEN_OVER, "DUPLICATE_CLIENTID")
             self.detach(former, self.at, resumed=not wish.clean_start)
             session = self._sessions.get(client_id)
+        ended = KEPT
         if session is not None and wish.clean_start:
-            self._end(session)
+            ended = self._end(session)
             session = None
         if session is None and wish.expiry and len(self._away) >= self.limits.sessions:
             return ConnAckReasonCode.QUOTA_EXCEEDED
@@ -217,7 +218,7 @@ class Broker:
         for pattern in [pattern for pattern in session.subscriptions if not grant.subscribe(split(pattern)[1])]:
             self.router.unsubscribe(session, pattern)
             self.journal.unsubscribed(session, pattern)
-        barrier = self.journal.begin(session) if wish.expiry or session.key else KEPT
+        barrier = self.journal.begin(session) if wish.expiry or session.key else ended
         connection.session = session
         self._clients[client_id] = connection
         return (KEPT if present else barrier), present
@@ -273,17 +274,18 @@ class Broker:
         self._away[session] = None
         self.journal.promise(session)
 
-    def _end(self, session: Session) -> None:
+    def _end(self, session: Session) -> Barrier:
         """The session is over, and with it everything that it was owed."""
         self._sessions.pop(session.client_id, None)
         self._away.pop(session, None)
         for slow in self.router.hand_over(session, ended=True):
             self._disconnect_slow(slow)
         self.router.forget(session)
-        self.journal.end(session)
+        barrier = self.journal.end(session)
         will = self._wills.cancel(session.client_id)
         if will is not None:
             self._publish_will(will)  # at the latest when the session ends (MQTT 5 section 3.1.3.2.2)
+        return barrier
 
     def _publish_will(self, will: tuple[Message, Grant | None]) -> None:
         message, grant = will

@@ -57,6 +57,11 @@ class Client(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._heard = True
 
+    @property
+    def receive_max(self) -> int:
+        """How many publishes the server takes before it acknowledges the first."""
+        return self.connected.result().receive_max
+
     def publish(self, topic: str, payload: bytes) -> asyncio.Future[None]:
         """Send one QoS 1 message; the future is done with its PUBACK.
 

@@ -78,7 +78,7 @@ class Connection:
     __slots__ = (
         "_aliases", "_aliases_max", "_buffer", "_codec", "_held", "_hub", "_keep_alive", "_outgoing_bytes",
         "_peer_packet_max", "_subscribing", "_wake", "closed", "congested", "deadline", "grant", "holding", "inbound",
-        "number", "outgoing", "peer", "reason", "session", "wants_reasons", "will", "will_delay", "window",
+        "number", "outgoing", "peer", "reason", "session", "will", "will_delay", "window",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, peer: Peer, wake: Callable[[], None], now: float) -> None:
@@ -107,7 +107,6 @@ class Connection:
         self._subscribing: Subscribing | None = None
         self._aliases: dict[str, int] = {}
         self._aliases_max = 0
-        self.wants_reasons = True
 
     @property
     def version(self) -> int:
@@ -196,7 +195,6 @@ class Connection:
             return
         self.holding = True
         self._peer_packet_max = packet.max_packet_size
-        self.wants_reasons = packet.request_problem_info
         self._hub.access.connect(self.peer, wish.client_id, packet, lambda answer: self._decided(packet, wish, answer))
 
     def _decided(self, packet: ConnectPacket, wish: Wish, answer: Grant | ConnAckReasonCode) -> None:

@@ -105,8 +105,8 @@ class Inbound:
         self._may_retain: set[str] = set()
         self._aliases: dict[int, str] = {}
         self._pending: set[int] = set()  # packet identifiers of QoS 2 publishes that PUBREC has not answered yet
-        self._verdict: tuple[int, Outcome, Message | None] | None = None  # for the publish that ended a run; a request
-        self._line: deque[tuple[list[int], Receipt, Barrier]] = deque()  # with the words of acknowledgements
+        self._verdict: tuple[int, int, Outcome, Message | None] | None = None  # packet id, QoS, a request
+        self._line: deque[tuple[list[int], list[int], Receipt, Barrier]] = deque()  # packet ids, indexes of QoS 2
 
     def forget_permissions(self) -> None:
         """Ask the grant again for every topic."""
@@ -119,7 +119,8 @@ class Inbound:
         `packet_bytes` is the mean size of a packet of this read: what a message counts for until it is settled.
         """
         messages: list[Message] = []
-        words: list[int] = []
+        packet_ids: list[int] = []
+        twos: list[int] = []
         resent: list[int] = []
         client_id, allowed, is_v5 = self._session.client_id, self._allowed, self._is_v5
         end = len(packets)
@@ -129,23 +130,24 @@ class Inbound:
                 break
             topic, packet_id, qos, retain = packet.topic, packet.packet_id, packet.qos, packet.retain
             extra = properties_of(packet) if is_v5 else None
-            word, level = (PUBACK | packet_id, 1) if packet_id else (0, 0)
-            if topic not in allowed or retain or packet_id == 0 or qos is _EXACTLY_ONCE or extra or packet.topic_alias:
-                # All but a plain publish to a known topic, which is what sensors do all day.
+            level = 1 if packet_id else 0
+            unusual = retain or packet_id == 0 or qos is _EXACTLY_ONCE or extra or (is_v5 and packet.topic_alias)
+            if unusual or topic not in allowed:  # anything but what sensors do all day
                 known = self._examine(packet, extra)
                 if known is None:
                     break
                 topic = known
                 if qos is _EXACTLY_ONCE:
-                    word, level = PUBREC | (packet_id or 0), 2
+                    twos.append(len(messages))
+                    level = 2
             if packet.duplicate:
                 resent.append(len(messages))
             messages.append(Message(topic, packet.payload, level, retain, client_id, at, extra))
-            words.append(word)
+            packet_ids.append(packet_id or 0)
             index += 1
         if messages:
-            batch = Batch(messages, Receipt(), client_id, [word & IDENTIFIER for word in words], resent)
-            self._hand_over(batch, words, len(messages) * packet_bytes)
+            batch = Batch(messages, Receipt(), client_id, packet_ids, resent)
+            self._hand_over(batch, twos, len(messages) * packet_bytes)
         if self._verdict is not None:
             verdict, self._verdict = self._verdict, None
             if not self.ended:
@@ -164,14 +166,15 @@ class Inbound:
         self._client.refuse(int(DisconnectReasonCode.RECEIVE_MAX_EXCEEDED), text)
         return True
 
-    def _hand_over(self, batch: Batch, words: list[int], size: int) -> None:
+    def _hand_over(self, batch: Batch, twos: list[int], size: int) -> None:
         receiver, session, journal = self._receiver, self._session, self._receiver.journal
-        self._open += sum(0 < word < PUBREC for word in words)
+        packet_ids = batch.packet_ids or []
+        self._open += len(packet_ids) - packet_ids.count(0) - len(twos)
         if self._is_beyond_bounds():
             return
         self.unsettled += size
         receiver.unsettled += size
-        receiver.counters.add("messages_received_total", len(words))
+        receiver.counters.add("messages_received_total", len(packet_ids))
 
         def settled(_: Receipt) -> None:
             self.unsettled -= size
@@ -185,7 +188,9 @@ class Inbound:
             journal.promise(session)
         receiver.accept(batch)
         barrier = journal.barrier if journal.promises != promises else KEPT
-        self._line.append((words, batch.receipt, barrier))
+        for index in twos:
+            session.arriving[packet_ids[index]] = batch.receipt, index, barrier
+        self._line.append((packet_ids, twos, batch.receipt, barrier))
         if barrier is not KEPT:
             barrier.then(lambda _: self._advance())
         self._advance()
@@ -200,14 +205,13 @@ class Inbound:
         packet_id = packet.packet_id or 0
         if packet.qos is _EXACTLY_ONCE and (packet_id in self._pending or packet_id in self._session.received):
             # The same message again. Its PUBREC was lost, or is on its way.
-            self._verdict = (0 if packet_id in self._pending else PUBREC | packet_id), STORED, None
+            self._verdict = (0, 0, STORED, None) if packet_id in self._pending else (packet_id, 2, STORED, None)
             return None
         outcome, request = self._refusal(topic, packet, extra), None
         if outcome is None and topic.startswith(SERVICES):
             outcome, request = DELIVERED, Message(topic, packet.payload, properties=extra)
         if outcome is not None:
-            word = (PUBREC if packet.qos is _EXACTLY_ONCE else PUBACK if packet_id else 0) | packet_id
-            self._verdict = word, outcome, request
+            self._verdict = packet_id, packet.qos.value, outcome, request
             return None
         if packet.qos is _EXACTLY_ONCE:
             self._pending.add(packet_id)
@@ -264,12 +268,12 @@ class Inbound:
         self._client.refuse(int(reason), text)
         return None
 
-    def _answer(self, word: int, outcome: Outcome, request: Message | None) -> None:
+    def _answer(self, packet_id: int, qos: int, outcome: Outcome, request: Message | None) -> None:
         """Serve a request, and say what became of a single publish, in its turn."""
         barrier = KEPT
         if request is not None:
-            if word >= PUBREC:
-                self._session.received.add(word & IDENTIFIER)
+            if qos == 2:
+                self._session.received.add(packet_id)
                 if self._is_beyond_bounds():
                     return
                 barrier = self._receiver.journal.promise(self._session)
@@ -280,12 +284,40 @@ class Inbound:
                 # MQTT 3.1.1 has no word for it but closing (its section 3.3.5).
                 self._client.refuse(0x87, "not authorized to publish")
                 return
+        self._open += qos == 1
         receipt = Receipt()
-        receipt.settle(outcome)
-        self._line.append(([word], receipt, barrier))
+        arriving = self._session.arriving.get(packet_id) if qos == 2 else None
+        if arriving is None:
+            receipt.settle(outcome)
+        else:
+            # It came on an earlier connection and is not kept yet; what becomes of it will be said on this one.
+            self._pending.add(packet_id)
+            former, index, barrier = arriving
+            receipt = self._follow(former, index)
+        self._line.append(([packet_id], [0] if qos == 2 else [], receipt, barrier))
         if barrier is not KEPT:
             barrier.then(lambda _: self._advance())
         self._advance()
+
+    def _follow(self, former: Receipt, index: int) -> Receipt:
+        """A receipt that is settled as one message of an earlier batch is."""
+        receipt, first = Receipt(), former.on_settled
+
+        def settle(_: Receipt) -> None:
+            assert former.outcome is not None
+            receipt.settle(former.exceptions.get(index, former.outcome))
+
+        def settle_both(_: Receipt) -> None:
+            if first is not None:
+                first(former)
+            settle(former)
+            self._advance()
+
+        if former.outcome is None:
+            former.on_settled = settle_both
+        else:
+            settle(former)
+        return receipt
 
     # -- acknowledgements ---------------------------------------------------------------------------------------------
 
@@ -309,21 +341,24 @@ class Inbound:
 
     def _advance(self) -> None:
         line = self._line
-        while line and line[0][1].outcome is not None and line[0][2].kept is not None:
-            words, receipt, barrier = line.popleft()
-            self._acknowledge(words, receipt, kept=barrier.kept is True)
+        while line and line[0][2].outcome is not None and line[0][3].kept is not None:
+            packet_ids, twos, receipt, barrier = line.popleft()
+            self._acknowledge(packet_ids, twos, receipt, kept=barrier.kept is True)
 
-    def _acknowledge(self, words: list[int], receipt: Receipt, *, kept: bool) -> None:
+    def _acknowledge(self, packet_ids: list[int], twos: list[int], receipt: Receipt, *, kept: bool) -> None:
         assert receipt.outcome is not None
-        self._open -= sum(0 < word < PUBREC for word in words)
-        if self._pending:
-            self._pending.difference_update([word & IDENTIFIER for word in words if word >= PUBREC])
+        self._open -= len(packet_ids) - packet_ids.count(0) - len(twos)
+        # Success is the same four bytes in both versions.
+        words = [PUBACK | packet_id for packet_id in packet_ids]
+        for index in twos:
+            words[index] = PUBREC | packet_ids[index]
+            self._pending.discard(packet_ids[index])
+            self._session.arriving.pop(packet_ids[index], None)
         if receipt.outcome.kind is Kind.REJECTED or receipt.exceptions or not kept:
             self._acknowledge_one_by_one(words, receipt, kept)
         elif not self.ended:
-            # Success is the same four bytes in both versions. Nothing to say is sent as well: it wakes the shell, which
-            # may be waiting to read on.
-            said = [word for word in words if word]
+            # Nothing to say is sent as well: it wakes the shell, which may be waiting to read on.
+            said = [word for word in words if word & IDENTIFIER]
             self._client.send_bytes(pack(f">{len(said)}I", *said))
 
     def _acknowledge_one_by_one(self, words: list[int], receipt: Receipt, kept: bool) -> None:
@@ -334,7 +369,7 @@ class Inbound:
             outcome = receipt.exceptions.get(index, receipt.outcome)
             if outcome.kind is not Kind.REJECTED and not kept:
                 outcome = _REFUSED_BY_DISK
-            if not word:
+            if not word & IDENTIFIER:
                 continue
             if outcome.kind is not Kind.REJECTED:
                 if refusal is None:  # acknowledgements have the order of the messages, and end with the connection

@@ -105,20 +105,21 @@ class Journal:
                 self._subscriptions[session.key, subscription.pattern] = subscription
         return self.promise(session)
 
-    def end(self, session: Session) -> None:
+    def end(self, session: Session) -> Barrier:
         """A session has ended, and with it everything that it was owed."""
         owed = list(session.kept.values())
         session.kept.clear()
         session.end()
         if not session.key or self._commits is None:
-            return
+            return KEPT
         self._changed.pop(session, None)
         self._progressed.pop(session, None)
         self._ended.append(session.key)
         session.key = 0
         self._commits.soon()
         # Other members of its shared subscriptions may be owed the same from this commit on, and not before.
-        self.barrier.then(partial(self._drop_all, owed))
+        self._barrier.then(partial(self._drop_all, owed))
+        return self._barrier
 
     def promise(self, session: Session) -> Barrier:
         """The session itself has changed: its client came or went, or QoS 2 identifiers did."""

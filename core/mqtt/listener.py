@@ -99,6 +99,8 @@ class Channel(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flushing = False
+        if self._transport.is_closing():  # the peer went after this was asked for
+            return
         connection = self._connection
         if connection.outgoing:
             self._transport.write(connection.take())

@@ -30,7 +30,8 @@ class Retained:
         self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self._topics)
+        """How many there are; what a broker says about itself is not counted."""
+        return sum(not topic.startswith("$SYS/") for topic in self._topics)
 
     def get(self, topic: str) -> Message | None:
         """The message of one topic."""

@@ -77,7 +77,9 @@ class Router:
             self.unsubscribe(session, pattern)
 
     def kind(self, session: Session, topic: str) -> Kind | None:
-        """How one session gets what is published to a topic, None when it has not subscribed to it."""
+        """How one session gets what is published to a topic, None when it has not subscribed or may not receive it."""
+        if session.grant is not None and not session.grant.receive(topic):
+            return None
         found = [s for s in self._tree.match(topic) if isinstance(s, Subscription) and s.session is session]
         return _kind(found) if found else None
 

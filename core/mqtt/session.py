@@ -26,6 +26,7 @@ from core.commits import Barrier
 from core.mqtt.access import Grant
 from core.mqtt.limits import Limits
 from core.mqtt.parcels import Parcel
+from core.receipts import Receipt
 from core.telemetry import Counters
 
 SPAN_MAX = 4_096  # numbers between the oldest and the newest in flight, so that what is done needs few words on disk
@@ -125,9 +126,9 @@ class Session:
     """The state of one client identifier; `key` is its number on disk, 0 when it ends with its connection."""
 
     __slots__ = (
-        "_house", "_inflight", "_waiting", "_waiting_bytes", "away_since", "client_id", "expires", "expiry", "grant",
-        "highest_done", "kept", "key", "last_number", "outlet", "owner", "received", "released", "subscriptions",
-        "unsaved",
+        "_house", "_inflight", "_waiting", "_waiting_bytes", "arriving", "away_since", "client_id", "expires",
+        "expiry", "grant", "highest_done", "kept", "key", "last_number", "outlet", "owner", "received", "released",
+        "subscriptions", "unsaved",
     )  # fmt: skip
 
     def __init__(self, client_id: str, owner: str | None, house: House) -> None:
@@ -141,6 +142,7 @@ class Session:
         self.outlet: Outlet | None = None
         self.subscriptions: dict[str, Subscription] = {}
         self.received: set[int] = set()  # packet identifiers of QoS 2 publishes from the client, until it releases them
+        self.arriving: dict[int, tuple[Receipt, int, Barrier]] = {}  # those of `received` that are not kept yet
         self.released: dict[int, int] = {}  # packet identifiers that PUBREC came for, until PUBCOMP; and their numbers
         self.unsaved: set[int] = set()  # those of `released` whose PUBREC is not on disk yet
         self.last_number = 0
