@@ -20,6 +20,7 @@ import pytest
 
 import core.store
 from core import blocks
+from core.commits import Work
 from core.errors import DamagedStore, StorageError
 from core.message import Message
 from core.receipts import STORED, Batch, Kind, Receipt
@@ -530,6 +531,22 @@ async def test_damage_that_shows_while_running_asks_for_an_end(tmp_path: Path) -
         await everything(buffer, TELEMETRY)
     with pytest.raises(DamagedStore):
         await asyncio.wait_for(buffer.damaged, 10)
+    await buffer.close()
+
+
+async def test_damage_that_shows_in_what_another_part_writes_asks_for_an_end_too(tmp_path: Path) -> None:
+    class Part:
+        def gather(self) -> Work:
+            def write(_: sqlite3.Connection) -> None:
+                raise DamagedStore("malformed")
+
+            return Work(write, lambda _, error: None)
+
+    buffer = await open_buffer(tmp_path)
+    buffer.commits.join(Part())
+    buffer.commits.soon()
+    with pytest.raises(DamagedStore):
+        await buffer.damaged
     await buffer.close()
 
 

@@ -95,10 +95,10 @@ async def test_many_publishes_in_flight_are_each_answered() -> None:
     bench = Bench()
     async with listening(bench) as address:
         client = await connected(address)
-        futures = [client.publish("t", b"%d" % number) for number in range(5_000)]
+        futures = [client.publish("t", b"%d" % number) for number in range(1_000)]
         async with asyncio.timeout(PATIENCE_SECONDS):
-            assert await asyncio.gather(*futures) == [None] * 5_000
-        assert [int(message.payload) for message in bench.accepted] == list(range(5_000))
+            assert await asyncio.gather(*futures) == [None] * 1_000
+        assert [int(message.payload) for message in bench.accepted] == list(range(1_000))
         client.close()
 
 
@@ -276,7 +276,8 @@ async def test_publishes_travel_over_tls_and_both_sides_know_each_other(tmp_path
         client = await connected(HostPort("localhost", port), context=authority.client("hall"))
         await asyncio.gather(*[client.publish("t", bytes(100_000)) for _ in range(20)])
         (connection,) = bench.broker._clients.values()
-        assert connection.identity.principal == "hall"
+        assert connection.grant is not None
+        assert connection.grant.principal == "hall"
         client.close()
         await reason(client)
         await until(lambda: bench.broker.clients() == [])

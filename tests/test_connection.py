@@ -1,4 +1,4 @@
-"""One connection of either version: who is let in, what may come when, and what is answered."""
+"""One connection of either version: who is let in, what may come when, and what a client can take."""
 
 import pytest
 from hypothesis import given, settings
@@ -14,30 +14,19 @@ from mqtt5 import (
     PingReqPacket,
     PingRespPacket,
     PubAckPacket,
-    PubCompPacket,
     PublishPacket,
-    PubRecPacket,
-    PubRelPacket,
     QoS,
-    RetainHandling,
     SubAckPacket,
     SubAckReasonCode,
     SubscribePacket,
-    UnsubAckPacket,
-    UnsubscribePacket,
-    Will,
 )
 
-from core.message import Message
-from core.mqtt.access import Identity
 from core.mqtt.limits import Limits
-from core.mqtt.session import SUBSCRIPTIONS_MAX
 from core.receipts import DELIVERED
-from tests.mqtt_peers import Bench, Peer, forged, only, publish, wanted
+from tests.mqtt_peers import Bench, Guard, Peer, only, publish, publish_2, wanted
 
 # The library writes to the log of lost exceptions before it panics at a string that is not UTF-8.
 may_panic = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-QOS_2 = QoS.EXACTLY_ONCE
 GRANTED = SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE
 both_versions = pytest.mark.parametrize("version", [5, 4])
 
@@ -59,24 +48,6 @@ def assert_disconnected(peer: Peer, reason: DisconnectReasonCode) -> None:
     assert only(heard, DisconnectPacket) == []
 
 
-class Guarded:
-    """Lets in whom it is told to, and nobody near `secret`."""
-
-    def __init__(self, answer: ConnAckReasonCode = ConnAckReasonCode.SUCCESS) -> None:
-        self.seen: list[Identity] = []
-        self._answer = answer
-
-    def connect(self, identity: Identity, packet: ConnectPacket) -> ConnAckReasonCode:
-        self.seen.append(identity)
-        return self._answer
-
-    def publish(self, identity: Identity, topic: str) -> bool:
-        return not topic.startswith("secret")
-
-    def subscribe(self, identity: Identity, pattern: str) -> bool:
-        return not pattern.startswith("secret")
-
-
 # -- CONNECT -----------------------------------------------------------------------------------------------------------
 
 
@@ -95,31 +66,31 @@ def test_both_versions_live_on_one_broker_and_hear_each_other() -> None:
 
 
 def test_an_mqtt_5_client_is_told_what_the_broker_can_do() -> None:
-    answer = answer_to(Bench(Limits(packet_bytes=9_999, receive_max=17)).open(), ConnectPacket("a"))
-    assert answer == ConnAckPacket(
-        receive_max=17,
-        max_qos=QoS.AT_LEAST_ONCE,
-        max_packet_size=9_999,
-        subscription_id_available=False,
-        shared_subscription_available=False,
-    )
+    """Everything there is: what is not said is "yes" (MQTT 5 section 3.2.2.3)."""
+    limits = Limits(packet_bytes=9_999, receive_max=17, topic_aliases=5, keep_alive=60)
+    answer = answer_to(Bench(limits).open(), ConnectPacket("a", keep_alive=60))
+    assert answer == ConnAckPacket(receive_max=17, topic_alias_max=5, max_packet_size=9_999)
 
 
-def test_a_client_that_wants_its_session_kept_is_told_that_it_is_not() -> None:
-    answer = answer_to(Bench().open(), ConnectPacket("a", session_expiry_interval=3_600))
+def test_a_client_is_told_of_the_times_that_it_gets_instead_of_those_it_asked_for() -> None:
+    limits = Limits(keep_alive=60, session_expiry=1_000)
+    answer = answer_to(Bench(limits).open(), ConnectPacket("a", keep_alive=600, session_expiry_interval=1_001))
     assert isinstance(answer, ConnAckPacket)
-    assert answer.session_expiry_interval == 0
-    assert not answer.session_present
+    assert (answer.server_keep_alive, answer.session_expiry_interval) == (60, 1_000)
+
+
+@pytest.mark.parametrize(("asked", "told"), [(True, "responses/a"), (False, None)])
+def test_response_information_is_for_who_asks_for_it(asked: bool, told: str | None) -> None:
+    """MQTT 5 section 3.1.2.11.6."""
+    assert Bench().connect("a", request_response_info=asked).welcome.response_info == told
 
 
 def test_an_empty_client_id_is_answered_with_one_that_is_unique() -> None:
-    bench, names = Bench(), set()
-    for _ in range(3):
-        answer = answer_to(bench.open(), ConnectPacket("", clean_start=True))
-        assert isinstance(answer, ConnAckPacket)
-        names.add(answer.assigned_client_id)
+    bench = Bench()
+    names = {bench.connect("").welcome.assigned_client_id for _ in range(3)}
     assert len(names) == 3
     assert names == {presence.client_id for presence in bench.broker.clients()}
+    assert bench.connect("a").welcome.assigned_client_id is None
 
 
 def test_an_empty_client_id_in_3_1_1_needs_a_clean_session() -> None:
@@ -219,7 +190,7 @@ def test_packets_behind_connect_may_be_larger_than_the_strangers_limit() -> None
 
 @both_versions
 def test_who_is_refused_is_told_why_and_counted(version: int) -> None:
-    bench = Bench(access=Guarded(ConnAckReasonCode.BAD_USER_NAME_OR_PASSWORD))
+    bench = Bench(access=Guard(ConnAckReasonCode.BAD_USER_NAME_OR_PASSWORD))
     peer = bench.open(version)
     answer = answer_to(peer, ConnectPacket("a", clean_start=True))
     assert answer == ConnAckPacket(reason_code=ConnAckReasonCode.BAD_USER_NAME_OR_PASSWORD)
@@ -230,47 +201,27 @@ def test_who_is_refused_is_told_why_and_counted(version: int) -> None:
     assert bench.batches == []
 
 
+@pytest.mark.parametrize("reason", [ConnAckReasonCode.SERVER_BUSY, ConnAckReasonCode.NOT_AUTHORIZED])
+def test_the_reason_of_a_refusal_has_the_word_that_3_1_1_has_for_it(reason: ConnAckReasonCode) -> None:
+    peer = Bench(access=Guard(reason)).open(4)
+    peer.send(ConnectPacket("a", clean_start=True))
+    codes = {ConnAckReasonCode.SERVER_BUSY.name: 3, ConnAckReasonCode.NOT_AUTHORIZED.name: 5}  # its section 3.2.2.3
+    assert peer.connection.take() == bytes((0x20, 2, 0, codes[reason.name]))
+
+
 def test_access_is_asked_with_everything_known_about_a_client() -> None:
-    guard = Guarded()
+    guard = Guard()
     bench = Bench(access=guard)
-    bench.open(5, "press-1.example").send(ConnectPacket("press"))
-    assert guard.seen == [Identity("press", "10.0.0.7:50000", "press-1.example")]
+    bench.connect("press", principal="press-1.example")
+    ((who, client_id),) = guard.seen
+    assert (who.address, client_id) == ("10.0.0.7:50000", "press")
+    assert who.certificate is not None
+    assert who.certificate.subject == {"commonName": "press-1.example"}
 
 
 def test_extended_authentication_is_refused_by_its_name() -> None:
     answer = answer_to(Bench().open(), ConnectPacket("a", authentication_method="SCRAM", authentication_data=b"x"))
     assert answer == ConnAckPacket(reason_code=ConnAckReasonCode.BAD_AUTHENTICATION_METHOD)
-
-
-@both_versions
-@pytest.mark.parametrize(
-    ("will", "reason", "in_3_1_1"),  # which has five words for "no"
-    [
-        (Will("secret/x"), ConnAckReasonCode.NOT_AUTHORIZED, ConnAckReasonCode.NOT_AUTHORIZED),
-        (Will("t", qos=QOS_2), ConnAckReasonCode.QUALITY_NOT_SUPPORTED, ConnAckReasonCode.SERVER_UNAVAILABLE),
-    ],
-)
-def test_a_will_that_could_never_be_published_is_refused_at_once(
-    version: int, will: Will, reason: ConnAckReasonCode, in_3_1_1: ConnAckReasonCode
-) -> None:
-    bench = Bench(access=Guarded())
-    peer = bench.open(version)
-    answer = answer_to(peer, ConnectPacket("a", clean_start=True, will=will))
-    assert answer == ConnAckPacket(reason_code=reason if version == 5 else in_3_1_1)
-    peer.cut()
-    assert bench.batches == []
-
-
-@pytest.mark.parametrize("topic", ["a/+", "#", "a\0"])
-def test_a_will_topic_with_a_wildcard_or_nul_is_refused(topic: str) -> None:
-    bench = Bench()
-    new, old = bench.open(5), bench.open(4)
-    for version, peer in [(5, new), (4, old)]:
-        peer.feed(forged(version, lambda topic: ConnectPacket("a", clean_start=True, will=Will(topic)), topic))
-        assert peer.closed
-    assert new.heard() == [ConnAckPacket(reason_code=ConnAckReasonCode.TOPIC_NAME_INVALID)]
-    assert old.heard() == []
-    assert bench.broker.clients() == []
 
 
 # -- time --------------------------------------------------------------------------------------------------------------
@@ -313,11 +264,25 @@ def test_any_packet_counts_as_a_sign_of_life_and_half_a_packet_does_not() -> Non
     assert peer.closed
 
 
-def test_keep_alive_0_means_that_silence_is_allowed() -> None:
+def test_keep_alive_0_means_that_silence_is_allowed_in_3_1_1_and_a_minute_in_mqtt_5() -> None:
     bench = Bench()
-    peer = bench.connect("a", keep_alive=0)
+    new, old = bench.connect("new", 5, keep_alive=0), bench.connect("old", 4, keep_alive=0)
+    assert new.welcome.server_keep_alive == 60
+    bench.wait(89.75)
+    assert not new.closed
+    bench.wait(0.25)
+    assert_disconnected(new, DisconnectReasonCode.KEEP_ALIVE_TIMEOUT)
     bench.wait(1_000_000)
-    assert not peer.closed
+    assert not old.closed
+
+
+def test_a_keep_alive_above_the_limit_counts_as_the_limit_in_mqtt_5_only() -> None:
+    bench = Bench(Limits(keep_alive=60))
+    new, old = bench.connect("new", 5, keep_alive=600), bench.connect("old", 4, keep_alive=600)
+    bench.wait(90)
+    assert (new.closed, old.closed) == (True, False)
+    bench.wait(810)
+    assert old.closed
 
 
 def test_a_client_that_we_do_not_read_from_is_not_called_silent() -> None:
@@ -337,10 +302,10 @@ def test_a_client_that_we_do_not_read_from_is_not_called_silent() -> None:
 @both_versions
 @pytest.mark.parametrize(
     "packet",
-    [ConnAckPacket(), SubAckPacket(1, [GRANTED]), PingRespPacket(), PubRecPacket(1), PubRelPacket(1), PubCompPacket(1)],
+    [ConnAckPacket(), SubAckPacket(1, [GRANTED]), PingRespPacket()],
     ids=lambda packet: type(packet).__name__,
 )
-def test_packets_that_only_a_server_sends_and_those_of_qos_2_end_the_connection(version: int, packet: Packet) -> None:
+def test_packets_that_only_a_server_sends_end_the_connection(version: int, packet: Packet) -> None:
     peer = Bench().connect("a", version)
     peer.send(packet)
     assert_disconnected(peer, DisconnectReasonCode.PROTOCOL_ERROR)
@@ -413,111 +378,6 @@ def test_whatever_a_peer_sends_only_its_own_connection_ends(reads: list[bytes], 
     assert answer_to(other, PingReqPacket()) == PingRespPacket()
 
 
-# -- subscriptions -----------------------------------------------------------------------------------------------------
-
-
-@both_versions
-def test_subscribing_answers_each_filter_in_order(version: int) -> None:
-    bench = Bench(access=Guarded())
-    peer = bench.connect("a", version)
-    codes = peer.subscribe(wanted("a", 0), wanted("b", 1), wanted("c", 2), "secret/#", "$share/group/t")
-    assert codes == [0, 1, 1, *([0x87, 0x9E] if version == 5 else [0x80, 0x80])]
-    assert bench.broker.router.subscriptions == 3
-
-
-@pytest.mark.parametrize("pattern", ["a/#/b", "a+", "#a", "a\0b", "/" * 200])
-def test_an_invalid_filter_is_refused_alone_in_mqtt_5_and_malformed_in_3_1_1(pattern: str) -> None:
-    bench = Bench()
-    new, old = bench.connect("a", 5), bench.connect("b", 4)
-    for version, peer in [(5, new), (4, old)]:
-        peer.feed(forged(version, lambda f: SubscribePacket(1, [wanted("x"), wanted(f), wanted("y")]), pattern))
-    (answer,) = new.heard()
-    assert isinstance(answer, SubAckPacket)
-    assert [int(code) for code in answer.reason_codes] == [1, 0x8F, 1]
-    assert_disconnected(old, DisconnectReasonCode.TOPIC_FILTER_INVALID)
-    assert bench.broker.router.subscriptions == 2
-
-
-def test_a_subscription_identifier_was_not_offered() -> None:
-    peer = Bench().connect("a")
-    peer.send(SubscribePacket(1, [wanted("t")], subscription_id=5))
-    assert_disconnected(peer, DisconnectReasonCode.SUBSCRIPTION_IDS_NOT_SUPPORTED)
-
-
-def test_one_client_has_a_bounded_number_of_subscriptions() -> None:
-    bench = Bench()
-    peer = bench.connect("a")
-    for start in range(0, SUBSCRIPTIONS_MAX, 100):
-        assert peer.subscribe(*[f"t/{n}" for n in range(start, start + 100)]) == [1] * 100
-    assert peer.subscribe("one too many") == [0x97]
-    assert peer.subscribe("t/5") == [1]  # an old one again
-    assert bench.connect("b").subscribe("t") == [1]
-    assert bench.broker.router.subscriptions == SUBSCRIPTIONS_MAX + 1
-
-
-@both_versions
-def test_unsubscribing_ends_delivery(version: int) -> None:
-    bench = Bench()
-    peer, other = bench.connect("a", version), bench.connect("b")
-    peer.subscribe("t", "u")
-    answer = answer_to(peer, UnsubscribePacket(9, ["t", "never"]))
-    assert isinstance(answer, UnsubAckPacket)
-    assert answer.packet_id == 9
-    assert [int(code) for code in answer.reason_codes] == ([0, 17] if version == 5 else [])
-    other.send(publish("t"), publish("u"))
-    assert [packet.topic for packet in peer.published()] == ["u"]
-
-
-def test_retained_messages_follow_the_suback() -> None:
-    bench = Bench()
-    bench.connect("b").send(publish("t/1", b"kept", 1, retain=True), publish("t/2", b"kept", retain=True))
-    for version in (5, 4):
-        peer = bench.connect("a", version)
-        peer.send(SubscribePacket(3, [wanted("t/+", 1)]))
-        suback, *messages = peer.heard()
-        assert isinstance(suback, SubAckPacket)
-        assert messages == [
-            publish("t/1", b"kept", 1, retain=True),
-            publish("t/2", b"kept", retain=True),
-        ]
-
-
-@pytest.mark.parametrize(
-    ("handling", "first", "again"),
-    [
-        (RetainHandling.SEND_ALWAYS, 1, 1),
-        (RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS, 1, 0),
-        (RetainHandling.SEND_NEVER, 0, 0),
-    ],
-)
-def test_retain_handling_decides_whether_retained_messages_come(
-    handling: RetainHandling, first: int, again: int
-) -> None:
-    bench = Bench()
-    bench.connect("b").send(publish("t", b"kept", retain=True))
-    peer = bench.connect("a")
-    for expected in (first, again):
-        assert peer.subscribe(wanted("t", retain_handling=handling)) == [1]
-        assert [packet.retain for packet in peer.published()] == [True] * expected
-
-
-def test_a_filter_that_was_refused_gets_no_retained_messages() -> None:
-    bench = Bench(access=Guarded())
-    bench.broker.publish([Message("secret/key", b"42", retain=True)])
-    peer = bench.connect("a")
-    assert peer.subscribe("secret/#") == [0x87]
-    assert peer.published() == []
-
-
-def test_retain_as_published_and_no_local_are_options_of_mqtt_5() -> None:
-    bench = Bench()
-    peer = bench.connect("a")
-    assert peer.subscribe(wanted("own/#", no_local=True), wanted("kept", retain_as_published=True)) == [1, 1]
-    peer.send(publish("own/1"), publish("kept", retain=True))
-    bench.connect("b").send(publish("own/2"), publish("kept"))
-    assert [(p.topic, p.retain) for p in peer.published()] == [("kept", True), ("own/2", False), ("kept", False)]
-
-
 # -- what a client can take --------------------------------------------------------------------------------------------
 
 
@@ -536,12 +396,85 @@ def test_the_receive_maximum_of_the_client_is_honoured_and_pubacks_make_room() -
 
 
 def test_the_maximum_packet_size_of_the_client_is_honoured_and_the_loss_counted() -> None:
+    """MQTT 5 section 3.1.2.11.4: what is too large is treated as sent."""
     bench = Bench()
     peer, other = bench.connect("a", receive_max=1, max_packet_size=200), bench.connect("b")
+    peer.subscribe(wanted("t", 2))
+    large = [publish("t", bytes(300)), publish("t", bytes(300), 1), publish_2("t", bytes(300), 2)]
+    other.send(*large, publish("t", b"small", 9))
+    assert peer.payloads() == [b"small"]
+    assert bench.dropped("larger than the client accepts") == 3
+
+
+@pytest.mark.parametrize("topic_alias_max", [0, 1])
+def test_a_message_may_be_as_large_as_the_client_says_to_the_byte(topic_alias_max: int) -> None:
+    bench = Bench()
+    sent = publish("t", bytes(80), topic_alias=1 if topic_alias_max else None)
+    size = len(sent.write())
+    takes = bench.connect("a", max_packet_size=size, topic_alias_max=topic_alias_max)
+    refuses = bench.connect("b", max_packet_size=size - 1, topic_alias_max=topic_alias_max)
+    for peer in (takes, refuses):
+        peer.subscribe("t")
+    bench.connect("c").send(publish("t", bytes(80)))
+    assert takes.published() == [sent]
+    assert refuses.published() == []
+
+
+def test_a_client_that_allows_it_is_sent_each_topic_once_and_its_alias_after_that() -> None:
+    """MQTT 5 section 3.3.2.3.4; topics beyond its maximum are sent in full."""
+    bench = Bench()
+    peer, other = bench.connect("a", topic_alias_max=2), bench.connect("b")
+    peer.subscribe("#")
+    other.send(*[publish(topic, b"", n) for n, topic in enumerate(["x", "y", "x", "z", "y", "z"], 1)])
+    assert [(packet.topic, packet.topic_alias) for packet in peer.published()] == [
+        ("x", 1), ("y", 2), ("", 1), ("z", None), ("", 2), ("z", None),
+    ]  # fmt: skip
+
+
+def test_aliases_end_with_the_connection() -> None:
+    bench = Bench()
+    peer, other = bench.resume("a", topic_alias_max=5), bench.connect("b")
     peer.subscribe("t")
-    other.send(*[publish("t", bytes(300), n) for n in range(1, 4)], publish("t", b"small", 9))
-    assert [p.payload for p in peer.published()] == [b"small"]
-    assert bench.counters.value("dropped_total", reason="larger than the client accepts") == 3
+    other.send(publish("t", b"1", 1), publish("t", b"2", 2))
+    assert [(packet.topic, packet.topic_alias) for packet in peer.published()] == [("t", 1), ("", 1)]
+    peer.cut()
+    again = bench.resume("a", topic_alias_max=5)
+    assert [(packet.topic, packet.topic_alias) for packet in again.published()] == [("t", 1), ("", 1)]
+    again.cut()
+    assert [packet.topic_alias for packet in bench.resume("a").published()] == [None, None]
+
+
+def test_a_topic_that_was_too_large_to_send_has_no_alias() -> None:
+    bench = Bench()
+    peer, other = bench.connect("a", topic_alias_max=5, max_packet_size=100), bench.connect("b")
+    peer.subscribe("t")
+    other.send(publish("t", bytes(200)), publish("t", b"1"), publish("t", b"2"))
+    assert [(packet.topic, packet.topic_alias) for packet in peer.published()] == [("t", 1), ("", 1)]
+
+
+def test_a_message_that_expires_says_to_each_client_what_remains() -> None:
+    bench = Bench()
+    peers = [bench.connect("a"), bench.connect("b", 4), bench.resume("c", topic_alias_max=3)]
+    for peer in peers:
+        peer.subscribe("t")
+    peers[2].cut()
+    bench.connect("p").send(publish("t", b"x", 1, message_expiry_interval=30))
+    bench.wait(12)
+    assert peers[0].published()[0].message_expiry_interval == 30
+    assert peers[1].published()[0].message_expiry_interval is None
+    assert bench.resume("c").published()[0].message_expiry_interval == 18
+
+
+def test_a_flood_for_one_client_leaves_in_bounded_portions_and_none_is_lost() -> None:
+    bench = Bench()
+    peer, other = bench.connect("a"), bench.connect("b")
+    peer.subscribe(wanted("t", 0))
+    payloads = [b"%d" % n + bytes(50_000) for n in range(20)]
+    for payload in payloads:
+        other.send(publish("t", payload))
+    assert len(peer.connection.take()) < 400_000
+    peer.connection.taken()
+    assert peer.payloads() == payloads[6:]
 
 
 def test_a_congested_client_gets_what_waited_when_it_reads_again_and_the_shell_is_woken() -> None:

@@ -1,6 +1,7 @@
 """The way of a message through the edge: local reactions at once, the acknowledgement when it is on the disk."""
 
 import asyncio
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,9 +11,11 @@ from mqtt5 import ConnectPacket, Packet, PubAckPacket, PublishPacket, QoS, Subsc
 
 from core import blocks
 from core.message import Message
-from core.mqtt import v5
+from core.mqtt import records, v5
+from core.mqtt.access import Peer
 from core.mqtt.broker import Broker
 from core.mqtt.connection import Connection
+from core.mqtt.journal import Journal
 from core.receipts import DELIVERED, STORED, Batch, Kind, Receipt
 from core.telemetry import Counters
 from devices.access import OpenAccess
@@ -22,6 +25,8 @@ from edge.gateway import REPUBLISH_DEPTH_MAX, REPUBLISHED_MAX, Gateway
 from edge.lanes import CLOCK_PLAUSIBLE_MS, Lane, LaneIndex, WhenFull
 from rules import files
 from rules.engine import RuleSet
+from tests.killing import before_every_statement
+from tests.mqtt_peers import until
 
 NOW = CLOCK_PLAUSIBLE_MS + 10**9
 ALARMS = Lane("alarms", ("alarm/#",))
@@ -58,8 +63,11 @@ class Site:
     async def start(self) -> None:
         self.buffer = await Buffer.open(self._path / "buffer.db", self.lanes, self.counters) if self.lanes else None
         self.gateway = Gateway(rules(self._text), LaneIndex(self.lanes), self.buffer, self.counters)
-        self.broker = Broker(OpenAccess(), self.gateway.accept, self.counters)
+        journal = Journal(self.buffer.commits) if self.buffer is not None else None
+        self.broker = Broker(OpenAccess(), self.gateway.accept, self.counters, journal=journal)
         self.gateway.broker = self.broker
+        if self.buffer is not None:
+            self.broker.restore(await self.buffer.commits.store.run(records.load), 0.0, NOW)
 
     async def restart(self) -> None:
         await self.stop()
@@ -70,7 +78,7 @@ class Site:
             await self.buffer.close()
 
     def connect(self, client_id: str, *filters: str) -> Connection:
-        connection = self.broker.open("here", None, lambda: None, 0.0)
+        connection = self.broker.open(Peer("here", None, True), lambda: None, 0.0)
         connection.receive(ConnectPacket(client_id).write(), 0.0, NOW)
         if filters:
             wanted = [TopicFilter(pattern, max_qos=QoS.AT_MOST_ONCE) for pattern in filters]
@@ -257,6 +265,58 @@ async def test_a_message_that_a_full_lane_rejected_is_taken_when_it_comes_again_
     assert (receipt.outcome, receipt.exceptions) == (STORED, {})
     assert await site.held(lane) == [("a", b"rejected")]
     await site.stop()
+
+
+# -- one transaction ---------------------------------------------------------------------------------------------------
+
+
+async def test_lane_sessions_and_what_tells_resends_are_on_disk_at_the_same_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files are copied before every SQL statement, as a kill at that moment would leave them."""
+    images: list[Path] = []
+    recording = False
+
+    def take() -> None:
+        if recording:
+            images.append(tmp_path / f"image {len(images)}")
+            images[-1].mkdir()
+            for name in ("buffer.db", "buffer.db-wal"):
+                shutil.copy(tmp_path / name, images[-1])
+
+    monkeypatch.setattr(sqlite3, "connect", sqlite3.connect)  # so that it is put back
+    before_every_statement(take)
+    site = Site(tmp_path, LANES, "")
+    await site.start()
+    assert site.buffer is not None
+    reader = site.broker.open(Peer("here", None, True), lambda: None, 0.0)
+    reader.receive(ConnectPacket("reader", session_expiry_interval=60).write(), 0.0, NOW)
+    await until(lambda: reader.inbound is not None)
+    reader.receive(SubscribePacket(1, [TopicFilter("#", max_qos=QoS.AT_LEAST_ONCE)]).write(), 0.0, NOW)
+    await site.buffer.commits.drain()
+    messages = [said("plant/1/t", b"%d" % number) for number in range(3)]
+    recording = True
+    for number, message in enumerate(messages):
+        assert (await site.offer(message, first_id=101 + number)).outcome == STORED
+    recording = False
+    await site.stop()
+    seen = [await what_is_there(image, messages) for image in images]
+    assert set(seen) == {(count, count, count) for count in range(3)}
+    assert seen == sorted(seen)
+
+
+async def what_is_there(image: Path, messages: list[Message]) -> tuple[int, int, int]:
+    """How many of the messages are in the lane, are owed to the session, and would be recognised."""
+    site = Site(image, LANES, "")
+    await site.start()
+    assert site.buffer is not None
+    in_lane = await site.held(PLANT)
+    stored = await site.buffer.commits.store.run(records.load)
+    owed = [queued.messages[delivery.index] for queued in stored.queued for delivery in queued.deliveries]
+    known = [m for n, m in enumerate(messages) if site.buffer.resends.recognise("press", 101 + n, m)]
+    assert [m.payload for m in owed] == [m.payload for m in known] == [payload for _, payload in in_lane]
+    await site.stop()
+    return len(in_lane), len(owed), len(known)
 
 
 # -- rules -------------------------------------------------------------------------------------------------------------

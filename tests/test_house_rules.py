@@ -56,7 +56,11 @@ FUNCTION_LINES_MAX = 60  # what a screen shows, the docstring not counted
 MODULE_LINES_MAX = 400  # blank lines not counted; most modules have 100 to 300
 
 # Test files that are named after a theme that crosses modules, and not after one module.
-THEMES = {"house_rules", "systemd", "demo", "outages", "bad_days", "end_to_end", "processes", "power_cuts", "soak"}
+THEMES = {
+    "attacks", "bad_days", "conformance", "demo", "end_to_end", "entrance", "exactly_once", "house_rules",
+    "interoperability", "intruders", "kills", "outages", "persistent_sessions", "power_cuts", "processes", "soak",
+    "systemd",
+}  # fmt: skip
 
 # A module may have a second test file: its command as a user types it, or its comparison with a simple model.
 KINDS = {"command", "model"}

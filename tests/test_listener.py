@@ -206,7 +206,7 @@ async def test_all_peers_together_are_held_back_too(monkeypatch: pytest.MonkeyPa
 async def test_every_publish_of_a_large_write_is_acknowledged_in_order() -> None:
     bench = Bench()
     async with listening(bench) as address:
-        peer = await RawPeer.connect(address, "a")
+        peer = await RawPeer.connect(address, "a", 4)
         peer.send(*[publish(f"t/{n % 7}", bytes(100), n) for n in range(1, 20_001)])
         packets = await peer.take(20_000)
         assert [packet.packet_id for packet in only(packets, PubAckPacket)] == list(range(1, 20_001))
@@ -776,8 +776,8 @@ async def test_mosquittos_clients_publish_subscribe_retain_and_leave_a_will(vers
     bench = Bench()
     async with listening(bench) as address:
         v, qos = ("-V", version), ("-q", "1")
-        for said in ("-t kept/1 -r -m first", "-t kept/2 -r -n", "-t other -m x"):
-            assert await ended(await mosquitto("mosquitto_pub", address, *v, *qos, *said.split())) == (0, "")
+        for line in ("-t kept/1 -r -m first", "-t kept/2 -r -n", "-t other -m x"):
+            assert await ended(await mosquitto("mosquitto_pub", address, *v, *qos, *line.split())) == (0, "")
         wants = ["-t", "kept/#", "-t", "gone", "-C", "3"]
         subscriber = await mosquitto("mosquitto_sub", address, *v, *qos, *wants, "-F", "%t %r %p")
         await until(lambda: bench.broker.router.subscriptions == 2)

@@ -16,6 +16,8 @@ import pytest
 from core import blocks
 from core.errors import DamagedStore, StorageError
 from core.message import Message
+from core.mqtt import records
+from core.mqtt.records import Changes, Delivery, QueuedRecord, SessionRecord, SubscriptionRecord
 from core.receipts import STORED, Batch, Receipt
 from core.store import connect
 from core.telemetry import Counters
@@ -254,6 +256,61 @@ async def test_without_its_log_the_file_has_what_it_had_before(killed: Path, hel
         numbers = sorted(number for name, _, number in saved if name == lane.name)
         assert numbers == list(range(1, len(numbers) + 1))
         assert 5 * PER_CHUNK < len(numbers) < CHUNKS * PER_CHUNK
+
+
+# -- what the broker keeps beside it -----------------------------------------------------------------------------------
+
+
+async def with_sessions(path: Path, count: int) -> records.Stored:
+    """Write sessions, subscriptions, queued and retained messages into a buffer's file; returns what is there."""
+    changes = Changes()
+    for key in range(1, count + 1):
+        message = Message(f"t/{key}", random.Random(key).randbytes(700), 1, True, "d", NOW)
+        changes.sessions.append(SessionRecord(key, f"client {key}", None, 3_600, NOW, 1, 1, [], [], []))
+        changes.subscribed.append(SubscriptionRecord(key, "t/#", 1, False, False, 0))
+        changes.queued.append(QueuedRecord(key, [message], [Delivery(0, key, 1, 1, False, "", ())]))
+        changes.retained.append(message)
+    buffer = await open_buffer(path)
+    await buffer.commits.store.run(lambda connection: records.write(connection, changes))
+    stored = await loaded(buffer)
+    await buffer.close()
+    assert len(stored.sessions) == count
+    return stored
+
+
+async def loaded(buffer: Buffer) -> records.Stored:
+    stored = await buffer.commits.store.run(records.load)
+    stored.retained.sort(key=lambda message: message.topic)  # they have no order
+    return stored
+
+
+@pytest.mark.parametrize("first_page", [False, True])
+async def test_sessions_and_retained_messages_are_saved_with_the_buffer(closed: Path, first_page: bool) -> None:
+    stored = await with_sessions(closed, 10)
+    if first_page:
+        overwrite(closed, 0, PAGE_BYTES)
+    recover(closed)
+    buffer = await open_buffer(closed)
+    assert await loaded(buffer) == stored
+    await buffer.close()
+
+
+async def test_of_damaged_sessions_and_messages_those_that_can_be_read_are_saved(closed: Path) -> None:
+    before = size(closed) // PAGE_BYTES
+    stored = await with_sessions(closed, 400)
+    pages = size(closed) // PAGE_BYTES
+    assert pages > before + 50
+    for page in range(before + 5, pages, 12):
+        overwrite(closed, page * PAGE_BYTES, PAGE_BYTES)
+    salvage = recover(closed)
+    assert salvage.lost == 0  # nothing of the lanes
+    buffer = await open_buffer(closed)
+    saved = await loaded(buffer)
+    await buffer.close()
+    for kind in ("sessions", "subscriptions", "queued", "retained"):
+        before_it, after_it = getattr(stored, kind), getattr(saved, kind)
+        assert all(record in before_it for record in after_it)
+    assert 0 < len(saved.queued) + len(saved.retained) < len(stored.queued) + len(stored.retained)
 
 
 # -- around it ---------------------------------------------------------------------------------------------------------

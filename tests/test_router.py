@@ -1,180 +1,206 @@
-"""The router gives each message to each client once, and keeps retained messages within bounds."""
+"""The router gives each message to each client once, as its subscriptions say, and remembers how."""
 
 import pytest
-from mqtt5 import PublishPacket
 
 from core.message import Message
 from core.mqtt import router as router_module
+from core.mqtt.limits import Limits
 from core.mqtt.router import Router
-from core.mqtt.session import WAITING_MAX, Session, Subscription
+from tests.mqtt_peers import Guard, GuardedGrant, Home, Reader
 
 
-class Client:
-    """A session and what was sent to it, as (topic, QoS, retain)."""
-
-    def __init__(self, name: str) -> None:
-        self.sent: list[tuple[str, int, bool]] = []
-        self.congested = False
-        self.session = Session(name, self._send, lambda: self.congested, lambda reason: None, 100)
-
-    def _send(self, packet: PublishPacket) -> bool:
-        self.sent.append((packet.topic, int(packet.qos), packet.retain))
-        return True
-
-    def wants(self, pattern: str, qos: int = 1, *, no_local: bool = False, as_published: bool = False) -> Subscription:
-        return Subscription(self.session, pattern, qos, no_local, as_published)
-
-
-def topics(messages: list[Message]) -> list[str]:
-    return sorted(message.topic for message in messages)
+def sent(reader: Reader) -> list[tuple[str, int, bool]]:
+    """Topic, QoS and RETAIN of what the client was sent since the last call."""
+    return [(packet.topic, int(packet.qos), packet.retain) for packet in reader.hear()]
 
 
 def test_overlapping_filters_give_one_copy_with_the_highest_qos() -> None:
-    router, client = Router(), Client("a")
-    for pattern, qos in [("#", 0), ("a/+", 1), ("a/b", 0)]:
-        assert router.subscribe(client.wants(pattern, qos))
-    assert router.route([Message("a/b", b"", 1), Message("x", b"", 1)]) == []
-    assert client.sent == [("a/b", 1, False), ("x", 0, False)]
+    """MQTT 5 section 3.3.4."""
+    router, reader = Router(), Reader()
+    for pattern, qos in [("#", 0), ("a/+", 2), ("a/b", 1)]:
+        assert router.subscribe(reader.wants(pattern, qos))
+    assert router.route([Message("a/b", b"", 2), Message("x", b"", 1)]) == []
+    assert sent(reader) == [("a/b", 2, False), ("x", 0, False)]
 
 
-@pytest.mark.parametrize(("published", "granted", "expected"), [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 1)])
-def test_a_copy_has_the_lower_qos_of_publisher_and_subscriber(published: int, granted: int, expected: int) -> None:
-    router, client = Router(), Client("a")
-    router.subscribe(client.wants("t", granted))
+def test_one_copy_carries_the_identifiers_of_all_filters_that_have_one() -> None:
+    router, reader = Router(), Reader()
+    for pattern, identifier in [("#", 1), ("a/+", 268_435_455), ("a/b", 0), ("x", 9)]:
+        router.subscribe(reader.wants(pattern, identifier=identifier))
+    router.route([Message("a/b", b""), Message("x", b"")])
+    assert [sorted(packet.subscription_ids) for packet in reader.sent] == [[1, 268_435_455], [1, 9]]
+
+
+@pytest.mark.parametrize("published", [0, 1, 2])
+@pytest.mark.parametrize("granted", [0, 1, 2])
+def test_a_copy_has_the_lower_qos_of_publisher_and_subscriber(published: int, granted: int) -> None:
+    router, reader = Router(), Reader()
+    router.subscribe(reader.wants("t", granted))
     router.route([Message("t", b"", published)])
-    assert client.sent == [("t", expected, False)]
+    assert sent(reader) == [("t", min(published, granted), False)]
+
+
+def test_each_of_many_clients_gets_a_copy_of_its_own_kind() -> None:
+    router, readers = Router(), [Reader(f"c{n}") for n in range(12)]
+    for number, reader in enumerate(readers):
+        router.subscribe(reader.wants("t", number % 3, retain_as_published=number % 2 == 0, identifier=number // 6))
+    router.route([Message("t", b"", 2, retain=True)])
+    for number, reader in enumerate(readers):
+        (packet,) = reader.sent
+        assert (int(packet.qos), packet.retain) == (number % 3, number % 2 == 0)
+        assert packet.subscription_ids == [1] * (number // 6)
+    assert router.delivered == len(readers)
 
 
 def test_no_local_spares_only_the_publisher_itself() -> None:
-    router, one, other = Router(), Client("one"), Client("other")
+    router, one, other = Router(), Reader("one"), Reader("other")
     router.subscribe(one.wants("t", no_local=True))
     router.subscribe(other.wants("t", no_local=True))
-    router.route([Message("t", b"", 0, client_id="one")])
-    assert one.sent == []
-    assert other.sent == [("t", 0, False)]
+    for publisher in ("one", "other", "", "one"):
+        router.route([Message("t", publisher.encode(), client_id=publisher)])
+    assert one.payloads == [b"other", b""]
+    assert other.payloads == [b"one", b"", b"one"]
 
 
 def test_no_local_on_one_filter_leaves_another_filter_of_the_client_alone() -> None:
-    router, client = Router(), Client("one")
-    router.subscribe(client.wants("t", 1, no_local=True))
-    router.subscribe(client.wants("#", 0))
-    router.route([Message("t", b"", 1, client_id="one")])
-    assert client.sent == [("t", 0, False)]
+    router, reader = Router(), Reader("one")
+    router.subscribe(reader.wants("t", 1, no_local=True, identifier=1))
+    router.subscribe(reader.wants("#", 0, identifier=2))
+    router.route([Message("t", b"", 1, client_id="one"), Message("t", b"", 1, client_id="two")])
+    assert [(int(p.qos), sorted(p.subscription_ids)) for p in reader.sent] == [(0, [2]), (1, [1, 2])]
 
 
 def test_retain_is_passed_on_only_where_asked_for() -> None:
-    router, plain, exact = Router(), Client("a"), Client("b")
+    router, plain, exact = Router(), Reader("a"), Reader("b")
     router.subscribe(plain.wants("t"))
-    router.subscribe(exact.wants("t", as_published=True))
+    router.subscribe(exact.wants("t", retain_as_published=True))
     router.route([Message("t", b"", 0, retain=True), Message("t", b"", 0)])
-    assert plain.sent == [("t", 0, False), ("t", 0, False)]
-    assert exact.sent == [("t", 0, True), ("t", 0, False)]
+    assert sent(plain) == [("t", 0, False), ("t", 0, False)]
+    assert sent(exact) == [("t", 0, True), ("t", 0, False)]
 
 
 def test_subscribing_again_replaces() -> None:
-    router, client = Router(), Client("a")
-    assert router.subscribe(client.wants("t", 0))
-    assert not router.subscribe(client.wants("t", 1))
+    router, reader = Router(), Reader()
+    assert router.subscribe(reader.wants("t", 0))
+    router.route([Message("t", b"", 1)])
+    assert not router.subscribe(reader.wants("t", 1))
     assert router.subscriptions == 1
     router.route([Message("t", b"", 1)])
-    assert client.sent == [("t", 1, False)]
+    assert sent(reader) == [("t", 0, False), ("t", 1, False)]
 
 
-def test_unsubscribing_ends_one_filter_of_one_client() -> None:
-    router, one, other = Router(), Client("one"), Client("other")
-    for client in (one, other):
-        router.subscribe(client.wants("t"))
-    assert router.unsubscribe(one.session, "t")
-    assert not router.unsubscribe(one.session, "t")
-    assert not router.unsubscribe(other.session, "u")
+@pytest.mark.parametrize("pattern", ["t", "$share/g/t"])
+def test_unsubscribing_ends_one_filter_of_one_client(pattern: str) -> None:
+    router, one, other = Router(), Reader("one"), Reader("other")
+    for reader in (one, other):
+        router.subscribe(reader.wants(pattern))
     router.route([Message("t", b"")])
-    assert (one.sent, other.sent) == ([], [("t", 0, False)])
+    assert router.unsubscribe(one.session, pattern)
+    assert not router.unsubscribe(one.session, pattern)
+    assert not router.unsubscribe(other.session, "u")
+    one.hear(), other.hear()
+    router.route([Message("t", b"")])
+    assert (sent(one), sent(other)) == ([], [("t", 0, False)])
 
 
 def test_forgetting_a_session_ends_all_its_filters() -> None:
-    router, one, other = Router(), Client("one"), Client("other")
-    for pattern in ("a", "b", "#"):
+    router, one, other = Router(), Reader("one"), Reader("other")
+    for pattern in ("a", "b", "#", "$share/g/a"):
         router.subscribe(one.wants(pattern))
     router.subscribe(other.wants("a"))
     router.forget(one.session)
     assert router.subscriptions == 1
     assert one.session.subscriptions == {}
     router.route([Message("a", b"")])
-    assert (one.sent, other.sent) == ([], [("a", 0, False)])
+    assert (sent(one), sent(other)) == ([], [("a", 0, False)])
 
 
-def test_who_cannot_keep_up_is_named_once_and_the_others_get_everything() -> None:
-    router, slow, quick = Router(), Client("slow"), Client("quick")
+def test_who_cannot_keep_up_is_named_and_the_others_get_everything() -> None:
+    router, home = Router(), Home(Limits(queue_messages=10))
+    slow, quick = Reader("slow", home), Reader("quick", home, window=1_000)
     slow.congested = True
-    for client in (slow, quick):
-        router.subscribe(client.wants("t", 1 if client is slow else 0))
-    messages = [Message("t", b"", 1)] * (WAITING_MAX + 10)
-    assert router.route(messages) == [slow.session]
-    assert len(quick.sent) == len(messages)
+    for reader in (slow, quick):
+        router.subscribe(reader.wants("t"))
+    messages = [Message("t", b"%d" % number, 1) for number in range(15)]
+    assert set(router.route(messages)) == {slow.session}
+    assert quick.payloads == [message.payload for message in messages]
     assert slow.sent == []
 
 
-def test_the_last_retained_message_of_a_topic_is_kept() -> None:
-    router = Router()
-    assert router.retain(Message("t", b"1", retain=True))
-    assert router.retain(Message("t", b"2", retain=True))
-    assert [message.payload for message in router.retained_for("t")] == [b"2"]
-    assert router.retained == 1
+# -- permissions -------------------------------------------------------------------------------------------------------
 
 
-def test_an_empty_payload_clears_a_retained_message() -> None:
-    router = Router()
-    router.retain(Message("t", b"1", retain=True))
-    assert router.retain(Message("t", b"", retain=True))
-    assert router.retain(Message("never", b"", retain=True))
-    assert router.retained == 0
-    assert router.retained_for("#") == []
+def test_nobody_is_sent_what_its_grant_does_not_let_it_receive() -> None:
+    router, guard = Router(), Guard()
+    free, bound = Reader("free"), Reader("bound")
+    bound.come(GuardedGrant(guard, "bound", None))
+    guard.forbid("receive", "secret")
+    for reader in (free, bound):
+        router.subscribe(reader.wants("#"))
+    router.route([Message("secret/x", b""), Message("t", b"")])
+    assert [packet.topic for packet in free.sent] == ["secret/x", "t"]
+    assert [packet.topic for packet in bound.sent] == ["t"]
 
 
-@pytest.mark.parametrize(
-    ("pattern", "expected"),
-    [
-        ("#", ["a", "a/b", "a/b/c"]),
-        ("a/#", ["a", "a/b", "a/b/c"]),
-        ("a/+", ["a/b"]),
-        ("a/b", ["a/b"]),
-        ("+/+/c", ["a/b/c"]),
-        ("b", []),
-        ("$SYS/#", ["$SYS/a"]),
-    ],
-)
-def test_a_filter_finds_the_retained_messages_it_matches(pattern: str, expected: list[str]) -> None:
-    router = Router()
-    for topic in ("a", "a/b", "a/b/c", "$SYS/a"):
-        router.retain(Message(topic, b"x", retain=True))
-    assert topics(router.retained_for(pattern)) == expected
+def test_a_grant_is_asked_once_per_topic_until_permissions_change() -> None:
+    router, guard, reader = Router(), Guard(), Reader()
+    reader.come(GuardedGrant(guard, "c", None))
+    router.subscribe(reader.wants("#"))
+    for _ in range(3):
+        router.route([Message("t", b"")])
+    assert guard.asked == [("receive", "t")]
+    guard.forbid("receive", "t")
+    router.route([Message("t", b"")])
+    assert len(reader.hear()) == 4
+    router.forget_plans()
+    router.route([Message("t", b"")])
+    assert reader.hear() == []
 
 
-def test_a_full_retained_store_refuses_new_topics_and_still_replaces_and_clears(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(router_module, "RETAINED_MAX", 2)
-    router = Router()
-    assert router.retain(Message("a", b"1"))
-    assert router.retain(Message("b", b"1"))
-    assert not router.retain(Message("c", b"1"))
-    assert router.retain(Message("c", b""))
-    assert router.retain(Message("a", b"2"))
-    assert [m.payload for m in router.retained_for("a")] == [b"2"]
-    assert router.retain(Message("b", b""))
-    assert router.retain(Message("c", b"1"))
-    assert topics(router.retained_for("#")) == ["a", "c"]
+def test_one_clients_own_way_of_getting_a_topic_is_known() -> None:
+    router, one, other = Router(), Reader("one"), Reader("other")
+    router.subscribe(one.wants("a/+", 1, identifier=4))
+    router.subscribe(one.wants("$share/g/a/b", 2))
+    router.subscribe(other.wants("#", 2))
+    assert router.kind(one.session, "a/b") == (1, False, (4,))
+    assert router.kind(one.session, "b") is None
+    assert router.kind(other.session, "b") == (2, False, ())
+    guard = Guard()
+    guard.forbid("receive", "a")
+    one.come(GuardedGrant(guard, "one", None))
+    assert router.kind(one.session, "a/b") is None
 
 
-def test_retained_payloads_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(router_module, "RETAINED_MAX_BYTES", 10)
-    router = Router()
-    assert router.retain(Message("a", bytes(6)))
-    assert not router.retain(Message("b", bytes(5)))
-    assert router.retain(Message("b", bytes(4)))
-    assert not router.retain(Message("a", bytes(7)))
-    assert [len(m.payload) for m in router.retained_for("a")] == [6]  # what did not fit left the former one alone
-    assert router.retain(Message("a", bytes(1)))
-    assert router.retain(Message("b", bytes(9)))
-    assert router.retain(Message("a", b""))
-    assert router.retain(Message("c", bytes(1)))
+# -- what is remembered ------------------------------------------------------------------------------------------------
+
+
+def test_a_flood_of_topics_does_not_grow_memory_and_changes_no_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(router_module, "PLANS_MAX", 10)
+    router, reader = Router(), Reader()
+    router.subscribe(reader.wants("#"))
+    router.route([Message(f"flood/{number}", b"") for number in range(25)] + [Message("long/" * 100, b"")] * 2)
+    assert len(router._plans) <= 10
+    assert max(map(len, router._plans)) < 20
+    assert [packet.topic for packet in reader.sent] == [f"flood/{n}" for n in range(25)] + ["long/" * 100] * 2
+
+
+def test_plans_are_bounded_by_their_receivers_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(router_module, "PLANNED_MAX", 100)
+    router, readers = Router(), [Reader(f"c{n}") for n in range(30)]
+    for reader in readers:
+        router.subscribe(reader.wants("#", 0))
+    router.route([Message(f"t/{number}", b"") for number in range(50)])
+    assert len(router._plans) <= 4
+    assert all(len(reader.sent) == 50 for reader in readers)
+
+
+@pytest.mark.parametrize("pattern", ["t", "+", "#", "$share/g/t"])
+def test_a_change_of_subscriptions_counts_from_the_next_message_on(pattern: str) -> None:
+    router, first, second = Router(), Reader("first"), Reader("second")
+    router.subscribe(first.wants("t"))
+    router.route([Message("t", b"1")])
+    router.subscribe(second.wants(pattern))
+    router.route([Message("t", b"2")])
+    router.unsubscribe(second.session, pattern)
+    router.route([Message("t", b"3")])
+    assert (first.payloads, second.payloads) == ([b"1", b"2", b"3"], [b"2"])
