@@ -13,7 +13,7 @@ import random
 import ssl
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import mqtt5
 
@@ -45,7 +45,29 @@ class Frame:
     lane: str
     chunks: list[int]
     count: int
+    size: int  # of the chunks' blocks
     data: bytes
+
+
+@dataclass(slots=True)
+class InFlight:
+    """What of a lane is on its way: chunks by id, messages, bytes of blocks."""
+
+    chunks: set[int] = field(default_factory=set)
+    count: int = 0
+    bytes: int = 0
+
+    def add(self, frame: Frame) -> None:
+        """It has been sent."""
+        self.chunks.update(frame.chunks)
+        self.count += frame.count
+        self.bytes += frame.size
+
+    def remove(self, frame: Frame) -> None:
+        """It has arrived, and is not in the buffer any more."""
+        self.chunks.difference_update(frame.chunks)
+        self.count -= frame.count
+        self.bytes -= frame.size
 
 
 class LinkLost(TidegateError):
@@ -66,8 +88,7 @@ class Uplink:
         self._buffer = buffer
         self._counters = counters
         self._more = asyncio.Event()
-        self._inflight: dict[str, set[int]] = defaultdict(set)
-        self._inflight_messages: dict[str, int] = defaultdict(int)
+        self._inflight: dict[str, InFlight] = defaultdict(InFlight)
 
     def wake(self) -> None:
         """There is more to send."""
@@ -107,7 +128,6 @@ class Uplink:
             client.close()
             self.connected_since = None
             self._inflight.clear()
-            self._inflight_messages.clear()
         return reason
 
     async def _watch(self, client: Client) -> None:
@@ -118,8 +138,7 @@ class Uplink:
         while True:
             await window.acquire()
             frame = await self._next_frame()
-            self._inflight[frame.lane].update(frame.chunks)
-            self._inflight_messages[frame.lane] += frame.count
+            self._inflight[frame.lane].add(frame)
             group.create_task(self._deliver(client, frame, window), name="uplink frame")
 
     async def _deliver(self, client: Client, frame: Frame, window: asyncio.Semaphore) -> None:
@@ -138,8 +157,7 @@ class Uplink:
         else:
             self._counters.add("uplink_messages_total", frame.count)
             await self._buffer.remove(frame.lane, frame.chunks)
-            self._inflight[frame.lane].difference_update(frame.chunks)
-            self._inflight_messages[frame.lane] -= frame.count
+            self._inflight[frame.lane].remove(frame)
         window.release()
         self._more.set()
 
@@ -149,7 +167,8 @@ class Uplink:
         """Wait until a frame is worth sending, and make it."""
         while True:
             state = await self._next_lane()
-            chunks, floor = await self._buffer.read(state.lane, self._inflight[state.lane.name], FRAME_BLOCK_BYTES)
+            inflight = self._inflight[state.lane.name].chunks
+            chunks, floor = await self._buffer.read(state.lane, inflight, FRAME_BLOCK_BYTES)
             if chunks:
                 return self._frame(state.lane, chunks, floor)
 
@@ -164,7 +183,7 @@ class Uplink:
             priority, state = min(ready, key=lambda entry: entry[0])
             since = since or time.monotonic()
             wait = since + self._config.linger - time.monotonic()
-            if priority == 0 or wait <= 0 or sum(self._unsent(s) for _, s in ready) >= COMPANY_MESSAGES:
+            if priority == 0 or wait <= 0 or self._fills_a_frame([state for _, state in ready]):
                 return state
             try:
                 async with asyncio.timeout(wait):
@@ -173,7 +192,12 @@ class Uplink:
                 pass
 
     def _unsent(self, state: LaneState) -> int:
-        return state.count - self._inflight_messages[state.lane.name]
+        return state.count - self._inflight[state.lane.name].count
+
+    def _fills_a_frame(self, states: list[LaneState]) -> bool:
+        """Whether waiting for more would make no frame smaller per message."""
+        size = sum(state.bytes - self._inflight[state.lane.name].bytes for state in states)
+        return size >= FRAME_BLOCK_BYTES or sum(self._unsent(state) for state in states) >= COMPANY_MESSAGES
 
     def _frame(self, lane: Lane, chunks: list[Chunk], floor: int) -> Frame:
         """One frame of consecutive chunks; when they compress badly, of the half that the lane's order sends first."""
@@ -181,6 +205,7 @@ class Uplink:
             messages: list[Message] = [message for chunk in chunks for message in blocks.decode(chunk.block)]
             data = frames.encode(self._edge, lane.name, chunks[0].epoch, chunks[0].first, floor, messages)
             if len(data) <= frames.FRAME_MAX_BYTES or len(chunks) == 1:
-                return Frame(lane.name, [chunk.id for chunk in chunks], len(messages), data)
+                size = sum(len(chunk.block) for chunk in chunks)
+                return Frame(lane.name, [chunk.id for chunk in chunks], len(messages), size, data)
             half = len(chunks) // 2
             chunks = chunks[:half] if lane.order is Order.OLDEST_FIRST else chunks[half:]

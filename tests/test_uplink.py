@@ -19,7 +19,7 @@ from devices.access import OpenAccess
 from edge.buffer import Buffer
 from edge.config import LaneSection, UplinkSection
 from edge.lanes import Order
-from edge.uplink import Uplink
+from edge.uplink import FRAME_BLOCK_BYTES, Uplink
 
 
 class FarEnd:
@@ -189,6 +189,16 @@ async def test_a_few_messages_wait_for_company_and_share_a_frame(tmp_path: Path)
             await store(buffer, 1)
         await until(lambda: buffer.lanes["telemetry"].count == 0)
     assert [header.count for header, _ in far.frames] == [5]
+    await far.listeners.close()
+
+
+async def test_a_few_messages_that_fill_a_frame_do_not_wait_for_company(tmp_path: Path) -> None:
+    far = FarEnd()
+    async with draining(tmp_path, await far.open(), linger=600) as (buffer, _):
+        for _ in range(12):
+            await store(buffer, 1, payload=bytes(60_000))
+        await until(lambda: buffer.lanes["telemetry"].bytes < FRAME_BLOCK_BYTES)
+    assert len(far.frames) >= 2
     await far.listeners.close()
 
 
