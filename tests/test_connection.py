@@ -349,6 +349,20 @@ def test_a_packet_above_the_limit_ends_the_connection_as_soon_as_it_says_its_len
 
 
 @both_versions
+def test_a_large_packet_in_small_pieces_is_looked_at_once(version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench()
+    peer = bench.connect("a", version)
+    looks: list[int] = []
+    decode = peer.codec.decode
+    monkeypatch.setattr(peer.codec, "decode", lambda data, *more: looks.append(len(data)) or decode(data, *more))
+    data = peer.codec.encode(publish("t", bytes(100_000), 1)) + peer.codec.encode(publish("t", b"x", 2))
+    for start in range(0, len(data), 10):
+        peer.feed(data[start : start + 10])
+    assert [len(message.payload) for message in bench.accepted] == [100_000, 1]
+    assert len(looks) < 10
+
+
+@both_versions
 def test_after_the_end_nothing_is_read_and_nothing_is_sent(version: int) -> None:
     bench = Bench(settle=False)
     peer, other = bench.connect("a", version), bench.connect("b")

@@ -77,8 +77,8 @@ class Connection:
 
     __slots__ = (
         "_aliases", "_aliases_max", "_buffer", "_codec", "_held", "_hub", "_keep_alive", "_outgoing_bytes",
-        "_peer_packet_max", "_subscribing", "_wake", "closed", "congested", "deadline", "grant", "holding", "inbound",
-        "number", "outgoing", "peer", "reason", "session", "will", "will_delay", "window",
+        "_peer_packet_max", "_subscribing", "_wake", "_wanted_bytes", "closed", "congested", "deadline", "grant",
+        "holding", "inbound", "number", "outgoing", "peer", "reason", "session", "will", "will_delay", "window",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, peer: Peer, wake: Callable[[], None], now: float) -> None:
@@ -99,7 +99,8 @@ class Connection:
         self._outgoing_bytes = 0
         self._hub = hub
         self._wake = wake
-        self._buffer = b""
+        self._buffer: bytes | bytearray = b""  # the beginning of a packet
+        self._wanted_bytes = 0  # the least that may be the whole of it
         self._held: list[Packet] = []
         self._codec: ModuleType | None = None
         self._keep_alive = 0.0
@@ -127,7 +128,11 @@ class Connection:
         hub = self._hub
         hub.now, hub.at = now, at
         if self._buffer:
-            data = self._buffer + data
+            # A packet that comes in a thousand pieces is put together once.
+            self._buffer += data
+            if len(self._buffer) < self._wanted_bytes:
+                return
+            data = bytes(self._buffer)
         if self.holding:
             self._buffer = data
             if len(data) > HELD_MAX_BYTES:
@@ -140,7 +145,11 @@ class Connection:
             self._handle(packets, len(data))
             self.refuse(error.reason, str(error))
             return
-        self._buffer = data[consumed:] if consumed < len(data) else b""
+        self._buffer = b""
+        if consumed < len(data):
+            self._buffer = bytearray(data[consumed:])
+            if self.inbound is not None:  # a stranger's word about its size is not waited for
+                self._wanted_bytes = v5.packet_size(data, consumed) or 0
         if packets:
             self._handle(packets, consumed)
             if self._keep_alive:
