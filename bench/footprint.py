@@ -104,7 +104,8 @@ def drain(directory: Path) -> Drained:
             if now > progressed + DRAIN_STALL_SECONDS:
                 raise TidegateError(f"the cloud took nothing for {DRAIN_STALL_SECONDS:.0f} s; {left:,} are left")
         took = time.perf_counter() - started
-        [entry] = request(directory / "cloud" / CONTROL_FILE, "status")["edges"]
+        edges = request(directory / "cloud" / CONTROL_FILE, "status")["edges"]
+        [entry] = [entry for entry in edges if entry["edge"] == peers.EDGE_NAME]
         if (entry["messages"], entry["repeated"]) != (held, 0):
             raise TidegateError(f"the edge had {held:,} messages; the cloud says {entry}")
         sent = request(directory / "edge" / CONTROL_FILE, "status")["counters"]["uplink_bytes_total"]

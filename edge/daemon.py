@@ -111,7 +111,7 @@ class Edge:
             "clients": len(self.broker.clients()),
             "sessions": self.broker.sessions,
             "subscriptions": self.broker.router.subscriptions,
-            "retained": len(self.broker.retained),
+            "retained": self.broker.retained.published,
             "uplink": "none" if uplink is None else "up" if uplink.connected_since else "down",
             "uplink_error": uplink.last_error if uplink else "",
             "buffered_messages": sum(s.count for s in self.buffer.lanes.values()),

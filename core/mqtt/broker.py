@@ -307,7 +307,7 @@ class Broker:
             "clients/total": len(self._sessions),
             "clients/disconnected": len(self._away),
             "subscriptions/count": self.router.subscriptions,
-            "retained messages/count": len(self.retained),
+            "retained messages/count": self.retained.published,
             "messages/sent": self.router.delivered,
         }
         for message in presence.broker_topics(facts, self.counters, self.at):

@@ -30,7 +30,11 @@ class Retained:
         self._bytes = 0
 
     def __len__(self) -> int:
-        """How many there are; what a broker says about itself is not counted."""
+        return len(self._topics)
+
+    @property
+    def published(self) -> int:
+        """How many there are without those in which the broker speaks about itself."""
         return sum(not topic.startswith("$SYS/") for topic in self._topics)
 
     def get(self, topic: str) -> Message | None:
