@@ -93,8 +93,8 @@ def requested(csr_pem: str) -> tuple[PublicKey, str | None]:
         request = x509.load_pem_x509_csr(csr_pem.encode())
         is_signed, key = request.is_signature_valid, request.public_key()
         names = [str(each.value) for each in request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise CertificateError(f"no PEM signing request (CERTIFICATE REQUEST) that can be read: {error}") from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise CertificateError("no PEM signing request (BEGIN CERTIFICATE REQUEST) that can be read") from None
     if not is_signed:
         raise CertificateError("the signing request is not signed with its own key")
     return _acceptable(key), names[0] if names else None
