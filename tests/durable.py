@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from mqtt5 import (
-    ConnAckPacket,
-    ConnAckReasonCode,
     ConnectPacket,
     Packet,
     PubAckPacket,
@@ -172,12 +170,7 @@ class Durable(Bench):
         """Connect and be admitted; `welcome` is the CONNACK."""
         peer = self.knock(client_id, version, **options)
         await self.sync()
-        answer, *rest = peer.heard()
-        assert isinstance(answer, ConnAckPacket)
-        assert answer.reason_code == ConnAckReasonCode.SUCCESS
-        peer.welcome = answer
-        peer.put_back(rest)
-        return peer
+        return peer.admitted()
 
     async def ask(self, peer: Peer, *packets: Packet) -> list[Packet]:
         """Send packets, and hear what comes until everything is on disk."""

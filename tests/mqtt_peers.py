@@ -18,6 +18,8 @@ from mqtt5 import (
     ConnAckPacket,
     ConnAckReasonCode,
     ConnectPacket,
+    DisconnectPacket,
+    DisconnectReasonCode,
     Packet,
     PublishPacket,
     QoS,
@@ -155,12 +157,7 @@ class Bench:
         """A peer that was admitted; `welcome` is its CONNACK, and what came behind that stays for `heard`."""
         peer = self.open(version, principal)
         peer.send(ConnectPacket(client_id, **{"clean_start": True, **options}))
-        answer, *rest = peer.heard()
-        assert isinstance(answer, ConnAckPacket)
-        assert answer.reason_code == ConnAckReasonCode.SUCCESS
-        peer.welcome = answer
-        peer.put_back(rest)
-        return peer
+        return peer.admitted()
 
     def resume(self, client_id: str, version: int = 5, **options: Any) -> "Peer":
         """A peer whose session is kept for an hour (for ever in MQTT 3.1.1), and was perhaps kept before."""
@@ -184,6 +181,26 @@ class Peer:
     @property
     def closed(self) -> bool:
         return self.connection.closed
+
+    def admitted(self) -> "Peer":
+        """It has been, with `welcome`."""
+        answer, *rest = self.heard()
+        assert isinstance(answer, ConnAckPacket)
+        assert answer.reason_code == ConnAckReasonCode.SUCCESS
+        self.welcome = answer
+        self.put_back(rest)
+        return self
+
+    def assert_ended(self, reason: DisconnectReasonCode) -> None:
+        """Closed, and an MQTT 5 client was told why and nothing else."""
+        assert self.closed
+        heard = self.heard()
+        if self.connection.version == 5:
+            (farewell,) = heard
+            assert isinstance(farewell, DisconnectPacket)
+            assert farewell.reason_code == reason
+        else:
+            assert heard == []
 
     def feed(self, data: bytes) -> None:
         """Bytes reach the broker in one read."""

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mqtt5 import (
     ConnectPacket,
-    DisconnectPacket,
     DisconnectReasonCode,
     PingReqPacket,
     PingRespPacket,
@@ -40,17 +39,6 @@ def acknowledged(peer: Peer) -> list[int]:
     assert all(packet == PubAckPacket(packet.packet_id) for packet in only(packets, PubAckPacket))
     assert len(only(packets, PubAckPacket)) == len(packets)
     return [packet.packet_id for packet in only(packets, PubAckPacket)]
-
-
-def assert_ended(peer: Peer, reason: DisconnectReasonCode) -> None:
-    assert peer.closed
-    heard = peer.heard()
-    if peer.connection.version == 5:
-        (farewell,) = heard
-        assert isinstance(farewell, DisconnectPacket)
-        assert farewell.reason_code == reason
-    else:
-        assert heard == []
 
 
 # -- acknowledgements --------------------------------------------------------------------------------------------------
@@ -112,7 +100,7 @@ def test_a_rejection_ends_a_3_1_1_connection_without_a_puback() -> None:
     peer = bench.connect("a", 4)
     peer.send(publish("t", b"1", 1), publish("t", b"2", 2))
     bench.batches[0].receipt.settle(FULL)
-    assert_ended(peer, DisconnectReasonCode.QUOTA_EXCEEDED)
+    peer.assert_ended(DisconnectReasonCode.QUOTA_EXCEEDED)
     assert bench.counters.value("mqtt_refused_total", reason="0x97") == 1
 
 
@@ -280,7 +268,7 @@ def test_a_topic_that_no_message_may_have_ends_the_connection(version: int, topi
     peer.send(publish("t", b"", 1))
     assert acknowledged(peer) == [1]
     peer.feed(forged(version, lambda topic: publish(topic, b"", 2), topic) + peer.codec.encode(publish("t", b"", 3)))
-    assert_ended(peer, DisconnectReasonCode.TOPIC_NAME_INVALID)
+    peer.assert_ended(DisconnectReasonCode.TOPIC_NAME_INVALID)
     assert bench.topics == ["t"]
     refused = {"0x90": 1} if version == 5 or topic != "a\0b" else {"0x81": 1}
     assert {r: bench.counters.value("mqtt_refused_total", reason=r) for r in refused} == refused
@@ -304,7 +292,7 @@ def test_qos_1_with_packet_identifier_0_is_malformed_on_a_known_topic_too() -> N
     peer = bench.connect("a")
     peer.send(publish("t"))
     peer.feed(b"\x32\x06\x00\x01t\x00\x00\x00")
-    assert_ended(peer, DisconnectReasonCode.MALFORMED_PACKET)
+    peer.assert_ended(DisconnectReasonCode.MALFORMED_PACKET)
     assert len(bench.accepted) == 1
 
 
@@ -313,7 +301,7 @@ def test_a_client_may_not_say_subscription_identifiers() -> None:
     bench = Bench()
     peer = bench.connect("a")
     peer.send(publish("t", subscription_ids=[4]))
-    assert_ended(peer, DisconnectReasonCode.PROTOCOL_ERROR)
+    peer.assert_ended(DisconnectReasonCode.PROTOCOL_ERROR)
     assert bench.batches == []
 
 
@@ -414,7 +402,7 @@ def test_an_alias_beyond_the_maximum_ends_the_connection(topic: str, packet_id: 
     bench = Bench(Limits(topic_aliases=5))
     peer = bench.connect("a")
     peer.send(publish("t", b"", topic_alias=5), publish(topic, b"", packet_id, topic_alias=6), publish("t"))
-    assert_ended(peer, DisconnectReasonCode.TOPIC_ALIAS_INVALID)
+    peer.assert_ended(DisconnectReasonCode.TOPIC_ALIAS_INVALID)
     assert len(bench.accepted) == 1
 
 
@@ -431,7 +419,7 @@ def test_an_alias_that_was_not_set_on_this_connection_is_a_protocol_error() -> N
     bench.resume("a").send(publish("t", b"1", topic_alias=1))
     peer = bench.resume("a")
     peer.send(publish("", b"2", topic_alias=1))
-    assert_ended(peer, DisconnectReasonCode.PROTOCOL_ERROR)
+    peer.assert_ended(DisconnectReasonCode.PROTOCOL_ERROR)
     assert len(bench.accepted) == 1
 
 
@@ -524,7 +512,7 @@ def test_an_mqtt_5_client_with_more_unacknowledged_than_it_was_told_is_disconnec
     peer.send(publish("t", b"4"))
     assert not peer.closed
     peer.send(publish("t", b"5", 5))
-    assert_ended(peer, DisconnectReasonCode.RECEIVE_MAX_EXCEEDED)
+    peer.assert_ended(DisconnectReasonCode.RECEIVE_MAX_EXCEEDED)
     assert len(bench.accepted) == 6
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 from mqtt5 import (
-    DisconnectPacket,
     DisconnectReasonCode,
     Packet,
     PubAckPacket,
@@ -33,18 +32,6 @@ def answer_to(peer: Peer, packet: Packet) -> Packet:
     return answer
 
 
-def assert_ended(peer: Peer, reason: DisconnectReasonCode) -> None:
-    """Closed, and an MQTT 5 client was told why and nothing else."""
-    assert peer.closed
-    heard = peer.heard()
-    if peer.connection.version == 5:
-        (farewell,) = heard
-        assert isinstance(farewell, DisconnectPacket)
-        assert farewell.reason_code == reason
-    else:
-        assert heard == []
-
-
 # -- what is granted ---------------------------------------------------------------------------------------------------
 
 
@@ -66,14 +53,14 @@ def test_an_invalid_filter_is_refused_alone_in_mqtt_5_and_malformed_in_3_1_1(pat
     (answer,) = new.heard()
     assert isinstance(answer, SubAckPacket)
     assert [int(code) for code in answer.reason_codes] == [1, 0x8F, 1]
-    assert_ended(old, DisconnectReasonCode.TOPIC_FILTER_INVALID)
+    old.assert_ended(DisconnectReasonCode.TOPIC_FILTER_INVALID)
     assert bench.broker.router.subscriptions == 2
 
 
 def test_a_filter_of_the_right_kind_beside_a_malformed_packet_is_not_granted() -> None:
     peer = (bench := Bench()).connect("a")
     peer.feed(SubscribePacket(1, [wanted("t")], subscription_id=1).write().replace(b"\x0b\x01", b"\x0b\x00"))
-    assert_ended(peer, DisconnectReasonCode.MALFORMED_PACKET)  # identifier 0 (MQTT 5 section 3.8.2.1.2)
+    peer.assert_ended(DisconnectReasonCode.MALFORMED_PACKET)  # identifier 0 (MQTT 5 section 3.8.2.1.2)
     assert bench.broker.router.subscriptions == 0
 
 
