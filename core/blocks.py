@@ -161,8 +161,10 @@ class _Reader:
 
     def _properties(self) -> Properties | None:
         (length,) = self._unpack("<I")
-        packets: list[mqtt5.Packet] = []
-        v5.decode(self._take(length), packets, length)
+        data, packets = self._take(length), list[mqtt5.Packet]()
+        if data:
+            v5.examine(data, 0)
+        v5.decode(data, packets, length)
         if len(packets) != 1 or not isinstance(packet := packets[0], mqtt5.PublishPacket):
             raise MalformedBlock("properties are not where they should be")
         return properties_of(packet)

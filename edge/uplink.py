@@ -169,8 +169,11 @@ class Uplink:
             state = await self._next_lane()
             inflight = self._inflight[state.lane.name].chunks
             chunks, floor = await self._buffer.read(state.lane, inflight, FRAME_BLOCK_BYTES)
-            if chunks:
-                return self._frame(state.lane, chunks, floor)
+            read = [(chunk, _messages(chunk)) for chunk in chunks]
+            if bad := [chunk.id for chunk, messages in read if not messages]:
+                await self._buffer.remove(state.lane.name, bad, "damaged on disk")
+            elif read:
+                return self._frame(state.lane, read, floor)
 
     async def _next_lane(self) -> LaneState:
         since: float | None = None
@@ -199,13 +202,23 @@ class Uplink:
         size = sum(state.bytes - self._inflight[state.lane.name].bytes for state in states)
         return size >= FRAME_BLOCK_BYTES or sum(self._unsent(state) for state in states) >= COMPANY_MESSAGES
 
-    def _frame(self, lane: Lane, chunks: list[Chunk], floor: int) -> Frame:
+    def _frame(self, lane: Lane, read: list[tuple[Chunk, list[Message]]], floor: int) -> Frame:
         """One frame of consecutive chunks; when they compress badly, of the half that the lane's order sends first."""
         while True:
-            messages: list[Message] = [message for chunk in chunks for message in blocks.decode(chunk.block)]
-            data = frames.encode(self._edge, lane.name, chunks[0].epoch, chunks[0].first, floor, messages)
-            if len(data) <= frames.FRAME_MAX_BYTES or len(chunks) == 1:
-                size = sum(len(chunk.block) for chunk in chunks)
-                return Frame(lane.name, [chunk.id for chunk in chunks], len(messages), size, data)
-            half = len(chunks) // 2
-            chunks = chunks[:half] if lane.order is Order.OLDEST_FIRST else chunks[half:]
+            messages = [message for _, some in read for message in some]
+            first = read[0][0]
+            data = frames.encode(self._edge, lane.name, first.epoch, first.first, floor, messages)
+            if len(data) <= frames.FRAME_MAX_BYTES or len(read) == 1:
+                size = sum(len(chunk.block) for chunk, _ in read)
+                return Frame(lane.name, [chunk.id for chunk, _ in read], len(messages), size, data)
+            half = len(read) // 2
+            read = read[:half] if lane.order is Order.OLDEST_FIRST else read[half:]
+
+
+def _messages(chunk: Chunk) -> list[Message]:
+    """What a chunk holds; nothing when nobody can read it, though it may be what was once written."""
+    try:
+        return blocks.decode(chunk.block)
+    except blocks.MalformedBlock as error:
+        log.error("a chunk cannot be read", lane=chunk.lane, first=chunk.first, messages=chunk.count, reason=error)
+        return []

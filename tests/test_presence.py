@@ -6,6 +6,7 @@ import orjson
 import pytest
 from mqtt5 import ConnectPacket, DisconnectPacket, PublishPacket, UnsubscribePacket
 
+from core import blocks
 from core.mqtt.limits import Limits
 from core.mqtt.presence import EVENTS
 from tests.mqtt_peers import Bench, Guard, Peer, only, publish, publish_2, wanted
@@ -150,13 +151,22 @@ def test_nobody_is_announced_who_was_not_admitted() -> None:
     assert bench.events == []
 
 
-@pytest.mark.parametrize("client_id", ["a+", "#"])
+@pytest.mark.parametrize("client_id", ["a+", "#", "/" * 124, "/" * 130], ids=["+", "#", "129 levels", "135 levels"])
 def test_a_client_identifier_that_no_topic_can_hold_has_no_events(client_id: str) -> None:
     bench = Bench()
     peer = bench.connect(client_id)
     peer.subscribe("t")
     peer.cut()
     assert bench.events == []
+
+
+def test_the_events_of_the_deepest_client_identifier_can_be_stored_and_read_again() -> None:
+    bench = Bench()
+    peer = bench.connect("/" * 123)
+    peer.subscribe("t")
+    peer.cut()
+    assert len(bench.events) == 3
+    assert blocks.decode(blocks.encode(bench.events)) == bench.events
 
 
 def test_events_reach_whoever_subscribes_to_them_and_no_wildcard_sees_them() -> None:

@@ -125,6 +125,25 @@ async def test_a_frame_that_the_cloud_cannot_read_holds_up_nothing_and_is_not_de
     await far.listeners.close()
 
 
+async def test_messages_that_nobody_can_read_again_are_counted_as_lost_and_take_no_others_with_them(
+    tmp_path: Path,
+) -> None:
+    far = FarEnd()
+    buffer = await Buffer.open(tmp_path / "buffer.db", [lane.lane() for lane in LANES], Counters())
+    await store(buffer, 10)
+    buffer.lanes["telemetry"].pending += [Message("/" * 130, b"", 1, received_at=1)] * 3  # no topic has so many levels
+    await store(buffer, 0)
+    await store(buffer, 10)
+    await buffer.close()
+    async with draining(tmp_path, await far.open()) as (reopened, _):
+        await until(lambda: reopened.lanes["telemetry"].count == 0)
+        await store(reopened, 1)
+        await until(lambda: reopened.lanes["telemetry"].count == 0)
+        assert reopened._counters.value("dropped_total", reason="damaged on disk") == 3
+    assert sorted(far.numbers()) == [*range(1, 11), *range(14, 25)]
+    await far.listeners.close()
+
+
 async def test_nothing_is_deleted_before_it_is_acknowledged(tmp_path: Path) -> None:
     far = FarEnd()
     far.decide = lambda _: None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from core import topics
 from core.message import Message
 from core.telemetry import Counters
 
@@ -40,8 +41,11 @@ class Client:
     number: int
 
     def event(self, kind: str, name: str, at: int, **more: object) -> Message | None:
-        """A lifecycle event, None when the client's identifier is no part of a topic."""
-        if "+" in self.client_id or "#" in self.client_id:
+        """A lifecycle event, None when the client's identifier makes no topic."""
+        topic = f"{EVENTS}{kind}/{name}/{self.client_id}"
+        try:
+            topics.check_name(topic)
+        except topics.InvalidTopic:
             return None
         fields = {
             "clientId": self.client_id,
@@ -51,7 +55,7 @@ class Client:
             "principalIdentifier": self.principal or "",
             **more,
         }
-        return Message(f"{EVENTS}{kind}/{name}/{self.client_id}", orjson.dumps(fields), 1, received_at=at)
+        return Message(topic, orjson.dumps(fields), 1, received_at=at)
 
 
 def connected(client: Client, at: int) -> Message | None:
