@@ -15,6 +15,8 @@ TOPIC_BYTES_MAX = 65_535  # the length field of an MQTT string has two bytes
 LEVELS_MAX = 128  # far above any real naming scheme (AWS IoT allows 8), far below what makes matching slow
 CACHED_TOPICS_MAX = 20_000  # about 4 MB; a site has thousands of topics, a topic flood must not grow memory
 CACHED_TOPIC_CHARS_MAX = 256  # nor must a flood of very long ones; those are looked up each time
+CACHED_VALUES_MAX = 1_000_000  # nor one of filters that overlap: values in all answers together, about 8 MB
+LEVEL_BYTES = 340  # of memory for each level that a tree has for one filter or name alone: an object and a dictionary
 
 
 class InvalidTopic(TidegateError, ValueError):
@@ -54,6 +56,11 @@ def _check_text(text: str) -> None:
         raise InvalidTopic(f"topic has more than {LEVELS_MAX} levels")
 
 
+def footprint(text: str) -> int:
+    """Bytes of memory, at most, that a topic name or filter costs in a tree by levels, for bounds."""
+    return len(text) + (text.count("/") + 1) * LEVEL_BYTES
+
+
 def matches(pattern: str, topic: str) -> bool:
     """Whether one filter matches one name; both are taken as valid."""
     tree: TopicTree[None] = TopicTree()
@@ -79,6 +86,7 @@ class TopicTree(Generic[V]):
         self._root: _Node[V] = _Node()
         self._parent_of_hash = parent_of_hash
         self._cache: dict[str, tuple[V, ...]] = {}
+        self._cached = 0  # values in it
         self._size = 0
 
     def __len__(self) -> int:
@@ -91,7 +99,7 @@ class TopicTree(Generic[V]):
             node = node.children.setdefault(level, _Node())
         node.values.append(value)
         self._size += 1
-        self._cache.clear()
+        self._forget()
 
     def remove(self, pattern: str, value: V) -> None:
         """Remove one occurrence of `value` under `pattern`; raise KeyError when it is not there."""
@@ -108,7 +116,7 @@ class TopicTree(Generic[V]):
                 break
             del parent.children[level]
         self._size -= 1
-        self._cache.clear()
+        self._forget()
 
     def match(self, topic: str) -> tuple[V, ...]:
         """The values of all filters that match `topic`, which is taken as a valid name."""
@@ -116,10 +124,15 @@ class TopicTree(Generic[V]):
         if found is None:
             found = tuple(self._find(topic))
             if len(topic) <= CACHED_TOPIC_CHARS_MAX:
-                if len(self._cache) >= CACHED_TOPICS_MAX:
-                    self._cache.clear()
+                if len(self._cache) >= CACHED_TOPICS_MAX or self._cached >= CACHED_VALUES_MAX:
+                    self._forget()
                 self._cache[topic] = found
+                self._cached += len(found)
         return found
+
+    def _forget(self) -> None:
+        self._cache.clear()
+        self._cached = 0
 
     def _find(self, topic: str) -> Iterator[V]:
         # Nodes are visited level by level, so a hostile tree of '+' costs its width, never a deep recursion.

@@ -128,6 +128,12 @@ def test_extended_authentication_is_refused_by_its_name() -> None:
     assert examine(packet, 5, LIMITS) == ConnAckReasonCode.BAD_AUTHENTICATION_METHOD
 
 
+def test_authentication_data_without_a_method_is_a_protocol_error() -> None:
+    """MQTT 5 section 3.1.2.11.10."""
+    packet = ConnectPacket("a", authentication_data=b"x")
+    assert examine(packet, 5, LIMITS) == ConnAckReasonCode.PROTOCOL_ERROR
+
+
 # -- which MQTT a peer speaks ------------------------------------------------------------------------------------------
 
 
@@ -232,6 +238,15 @@ def test_whoever_waits_for_an_answer_has_its_ten_seconds_and_no_more() -> None:
     assert peer.closed
     guard.waiting[0]()
     assert bench.broker.clients() == []
+
+
+def test_what_waits_behind_connect_counts_as_unsettled_with_its_size() -> None:
+    guard = Guard(later=True)
+    bench = Bench(access=guard, settle=False)
+    peer = bench.open()
+    peer.send(ConnectPacket("a"), publish("t", bytes(100_000)))
+    guard.waiting[0]()
+    assert peer.connection.unsettled > 40_000  # packets of one read count alike
 
 
 def test_what_waits_behind_connect_is_bounded() -> None:

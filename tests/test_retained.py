@@ -5,6 +5,7 @@ import pytest
 from core.message import Message, Properties
 from core.mqtt import retained as retained_module
 from core.mqtt.retained import Retained
+from core.topics import footprint
 from tests.mqtt_peers import NOON_MS
 
 
@@ -89,7 +90,7 @@ def test_a_full_store_refuses_new_topics_and_still_replaces_and_clears(monkeypat
 
 
 def test_the_store_is_bounded_in_bytes_of_topics_payloads_and_properties(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retained_module, "RETAINED_MAX_BYTES", 12)
+    monkeypatch.setattr(retained_module, "RETAINED_MAX_BYTES", 12 + 2 * footprint("a"))
     retained = Retained()
     assert retained.put(Message("a", bytes(6)))
     assert not retained.put(Message("b", bytes(5)))
@@ -101,6 +102,28 @@ def test_the_store_is_bounded_in_bytes_of_topics_payloads_and_properties(monkeyp
     assert retained.put(Message("b", bytes(9)))
     assert retained.put(Message("a", b""))
     assert retained.put(Message("c", bytes(1)))
+
+
+def test_a_topic_of_many_levels_is_charged_for_the_memory_that_they_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retained_module, "RETAINED_MAX_BYTES", 100_000)
+    retained = Retained()
+    deep = [f"{number}{'/' * 127}" for number in range(3)]
+    assert [retained.put(Message(topic, b"x")) for topic in deep] == [True, True, False]
+    assert not retained.has_room(Message(deep[2], b"x"))
+    assert retained.put(Message(deep[0], b"y"))
+    assert retained.put(Message(deep[0], b""))
+    assert retained.put(Message(deep[2], b"x"))
+
+
+def test_a_store_that_was_emptied_holds_and_charges_nothing() -> None:
+    retained = Retained()
+    for message in (Message("a/b/c", b"x"), Message("a", b"x"), expiring("a/b/d/e", 10)):
+        retained.put(message)
+    retained.expire(NOON_MS + 10_000)
+    retained.put(Message("a/b/c", b""))
+    retained.put(Message("a", b""))
+    assert retained._root.children == {}
+    assert retained._bytes == 0
 
 
 def test_what_has_expired_is_not_found_and_then_dropped() -> None:

@@ -1,5 +1,6 @@
 """Topic names and filters follow MQTT 5 section 4.7, and the tree finds what a naive matcher finds, within bounds."""
 
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import topics
-from core.topics import InvalidTopic, TopicTree, check_filter, check_name, matches
+from core.topics import InvalidTopic, TopicTree, check_filter, check_name, footprint, matches
 
 LEVELS = ["", "a", "b", "$x", "ü"]
 names = st.lists(st.sampled_from(LEVELS), min_size=1, max_size=4).map("/".join).filter(bool)
@@ -179,6 +180,31 @@ def test_a_flood_of_topics_does_not_grow_the_cache(monkeypatch: pytest.MonkeyPat
     for number in range(1_000):
         assert tree.match(f"flood/{number}") == (1,)
         assert len(tree._cache) <= 100
+
+
+def test_filters_that_overlap_do_not_grow_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topics, "CACHED_VALUES_MAX", 1_000)
+    tree: TopicTree[int] = TopicTree()
+    for number in range(200):
+        tree.add("flood/#", number)
+    for number in range(50):
+        assert len(tree.match(f"flood/{number}")) == 200
+        assert sum(map(len, tree._cache.values())) <= 1_000
+    assert tree._cache
+
+
+@pytest.mark.parametrize("levels", [1, 5, 128])
+def test_a_filter_costs_no_more_memory_than_its_footprint(levels: int) -> None:
+    patterns = ["/".join(f"{n}-{level}" for level in range(levels)) for n in range(200)]
+    tree: TopicTree[int] = TopicTree()
+    tracemalloc.start()
+    try:
+        for pattern in patterns:
+            tree.add(pattern, 1)
+        cost, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert cost <= sum(map(footprint, patterns))
 
 
 def test_very_long_topics_are_matched_but_not_remembered() -> None:

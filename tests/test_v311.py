@@ -281,6 +281,8 @@ MALFORMED: list[tuple[str, int, bytes]] = [
     ("subscribe without filters", 0x82, b"\x82\x02\x00\x01"),
     ("subscribe with QoS 3", 0x81, b"\x82\x06\x00\x01\x00\x01a\x03"),
     ("subscribe without the last QoS", 0x81, b"\x82\x05\x00\x01\x00\x01a"),
+    ("subscribe with a reserved bit beside its QoS", 0x81, b"\x82\x06\x00\x01\x00\x01a\x41"),
+    ("unsubscribe with packet identifier 0", 0x81, b"\xa2\x05\x00\x00\x00\x01a"),
     ("subscribe with packet identifier 0", 0x81, b"\x82\x06\x00\x00\x00\x01a\x00"),
     ("subscribe to an empty filter", 0x8F, b"\x82\x05\x00\x01\x00\x00\x00"),
     ("subscribe with + inside a level", 0x8F, b"\x82\x07\x00\x01\x00\x02a+\x00"),

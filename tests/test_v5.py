@@ -62,9 +62,9 @@ PACKETS: list[Packet] = [
     DisconnectPacket(reason_code=DisconnectReasonCode.SERVER_SHUTTING_DOWN, reason_str="bye"),
     AuthPacket(),
 ]  # fmt: skip
+FULL = PubAckReasonCode.QUOTA_EXCEEDED
+WELCOME = ConnAckPacket(response_info="tttt")
 each_packet = pytest.mark.parametrize("packet", PACKETS, ids=[type(packet).__name__ for packet in PACKETS])
-# The library writes to the log of lost exceptions before it panics at a string that is not UTF-8.
-may_panic = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def refusal(data: bytes, limit: int = LIMIT) -> MalformedPacket:
@@ -121,7 +121,6 @@ def test_however_a_stream_is_cut_the_packets_are_the_same(cuts: list[int]) -> No
     assert buffer == b""
 
 
-@may_panic
 @pytest.mark.parametrize(
     "data",
     [
@@ -132,14 +131,78 @@ def test_however_a_stream_is_cut_the_packets_are_the_same(cuts: list[int]) -> No
         v5.encode(SubscribePacket(1, [TopicFilter("ffff")])).replace(b"ffff", b"ff\xe2\x82"),
         v5.encode(UnsubscribePacket(1, ["ffff"])).replace(b"ffff", b"\x80fff"),
         v5.encode(DisconnectPacket(reason_str="rrrr")).replace(b"rrrr", b"\xffrrr"),
+        v5.encode(ConnectPacket("i", username="uuuu")).replace(b"uuuu", b"u\xffuu"),
+        v5.encode(ConnectPacket("i", will=Will("wwww"))).replace(b"wwww", b"w\xffww"),
+        v5.encode(ConnectPacket("i", will=Will("w", content_type="cccc"))).replace(b"cccc", b"c\xffcc"),
+        v5.encode(WELCOME).replace(b"tttt", b"t\xfftt"),
+        v5.encode(PubAckPacket(1, reason_code=FULL, reason_str="rrrr")).replace(b"rrrr", b"\xffrrr"),
+        v5.encode(UnsubAckPacket(1, [], user_properties=[("k", "vvvv")])).replace(b"vvvv", b"\xffvvv"),
     ],
-    ids=["topic", "property with surrogate", "overlong", "client id", "filter", "unsubscribe", "reason"],
-)
+    ids=["topic", "property with surrogate", "overlong", "client id", "filter", "unsubscribe", "reason", "user name",
+         "will topic", "will property", "welcome", "acknowledgement", "user property"],
+)  # fmt: skip
 def test_a_string_that_is_not_utf_8_is_malformed(data: bytes) -> None:
+    v5.be_wary()
     packets: list[Packet] = []
     before = v5.encode(PingReqPacket())
     with pytest.raises(MalformedPacket, match="UTF-8") as caught:
         v5.decode(before + data, packets, LIMIT)
+    assert caught.value.reason == 0x81
+    assert packets == [PingReqPacket()]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what the library says of its panic
+def test_publishes_that_are_not_utf_8_make_the_library_panic_once_in_a_long_while(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(v5, "_wary", 0)
+    monkeypatch.setattr(v5, "WARY_BYTES", 1_000)
+    bad = v5.encode(PublishPacket("aaaa", b"x")).replace(b"aaaa", b"a\xff\xfea")
+    panics = []
+    for _ in range(3):
+        for _ in range(50):
+            assert refusal(bad).reason == 0x81
+        v5.decode(v5.encode(PublishPacket("a", bytes(1_000))), [], LIMIT)
+        panics.append(capfd.readouterr().err.count("panicked"))
+    assert panics == [1, 1, 1]
+
+
+def test_only_a_publish_can_make_the_library_panic(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(v5, "_wary", 0)
+    connect = v5.encode(ConnectPacket("iiii")).replace(b"iiii", b"\xf5\x80\x80\x80")
+    subscribe = v5.encode(SubscribePacket(1, [TopicFilter("ffff")])).replace(b"ffff", b"ff\xe2\x82")
+    for data in (connect, subscribe):
+        assert refusal(data).reason == 0x81
+    assert capfd.readouterr().err == ""
+
+
+def connect(flags: int, rest: bytes = b"\x00\x01a") -> bytes:
+    body = b"\x00\x04MQTT\x05" + bytes((flags, 0, 60, 0)) + rest
+    return bytes((0x10, len(body))) + body
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        connect(0x03),
+        connect(0x0A),
+        connect(0x22),
+        b"\x82\x07\x00\x00\x00\x00\x01a\x01",
+        b"\x82\x07\x00\x01\x00\x00\x01a\x41",
+        b"\x82\x07\x00\x01\x00\x00\x01a\x81",
+        b"\xa2\x06\x00\x00\x00\x00\x01a",
+    ],
+    ids=["CONNECT with its reserved flag", "will QoS without a will", "will retain without a will",
+         "SUBSCRIBE with identifier 0", "option bit 6", "option bit 7", "UNSUBSCRIBE with identifier 0"],
+)  # fmt: skip
+def test_what_the_library_takes_though_it_is_malformed_is_refused(data: bytes) -> None:
+    """MQTT 5 sections 3.1.2.3, 3.1.2.6, 3.1.2.7, 2.2.1 and 3.8.3.1."""
+    packets: list[Packet] = []
+    mqtt5.read(memoryview(data))
+    with pytest.raises(MalformedPacket) as caught:
+        v5.decode(v5.encode(PingReqPacket()) + data, packets, LIMIT)
     assert caught.value.reason == 0x81
     assert packets == [PingReqPacket()]
 
@@ -185,12 +248,12 @@ def test_a_packet_above_the_limit_does_not_cost_those_before_it() -> None:
     assert packets == [PublishPacket("a", b"1")]
 
 
-@may_panic
 @given(st.data())
 @settings(max_examples=400)
 def test_whatever_the_bytes_only_malformed_packet_leaves_and_whole_packets_are_never_waited_for(
     data: st.DataObject,
 ) -> None:
+    v5.be_wary()
     stream = bytearray(v5.encode(data.draw(st.sampled_from(PACKETS))))
     for _ in range(data.draw(st.integers(1, 3))):
         stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))

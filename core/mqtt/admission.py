@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from secrets import token_hex
 from types import ModuleType
 
-from mqtt5 import ConnAckReasonCode, ConnectPacket
+from mqtt5 import ConnAckPacket, ConnAckReasonCode, ConnectPacket
 
 from core import topics
 from core.message import Message
@@ -47,6 +47,8 @@ def examine(packet: ConnectPacket, version: int, limits: Limits) -> Wish | ConnA
         return ConnAckReasonCode.CLIENT_ID_NOT_VALID  # MQTT 3.1.1 section 3.1.3-8
     if packet.authentication_method is not None:
         return ConnAckReasonCode.BAD_AUTHENTICATION_METHOD
+    if packet.authentication_data is not None:
+        return ConnAckReasonCode.PROTOCOL_ERROR  # MQTT 5 section 3.1.2.11.10
     will = packet.will
     if will is not None:
         try:
@@ -69,6 +71,20 @@ def examine(packet: ConnectPacket, version: int, limits: Limits) -> Wish | ConnA
         assigned, not client_id, packet.clean_start, expiry, expiry != packet.session_expiry_interval, keep_alive,
         keep_alive != packet.keep_alive, message, will.will_delay_interval if will is not None else 0,
     )  # fmt: skip
+
+
+def welcome(packet: ConnectPacket, wish: Wish, limits: Limits, *, present: bool) -> ConnAckPacket:
+    """What a client is told that gets its wish; `present`: its session is an old one."""
+    return ConnAckPacket(
+        session_present=present,
+        session_expiry_interval=wish.expiry if wish.expiry_told else None,
+        assigned_client_id=wish.client_id if wish.assigned else None,
+        server_keep_alive=wish.keep_alive if wish.keep_alive_told else None,
+        response_info=f"responses/{wish.client_id}" if packet.request_response_info else None,
+        receive_max=limits.receive_max,
+        topic_alias_max=limits.topic_aliases,
+        max_packet_size=limits.packet_bytes,
+    )
 
 
 def codec_for(data: bytes) -> ModuleType | None:

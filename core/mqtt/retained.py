@@ -6,11 +6,12 @@ another one thrown out for it. Will not keep them on disk: `journal` does.
 
 from collections.abc import Iterator
 
+from core import topics
 from core.message import Message
 from core.mqtt.parcels import expires_at
 
 RETAINED_MAX = 20_000  # topics with a retained message; a site has a few for each of its devices
-RETAINED_MAX_BYTES = 64 << 20  # of these messages in memory, a sixteenth of the smallest box
+RETAINED_MAX_BYTES = 64 << 20  # of these messages and the tree, a sixteenth of the memory of the smallest box
 
 
 class _Node:
@@ -45,8 +46,8 @@ class Retained:
         """Whether the message may be retained; one that clears its topic always may."""
         former = self._topics.get(message.topic)
         others = len(self._topics) - (former is not None)
-        others_bytes = self._bytes - (former.size if former is not None else 0)
-        return not message.payload or (others < RETAINED_MAX and others_bytes + message.size <= RETAINED_MAX_BYTES)
+        others_bytes = self._bytes - (_cost(former) if former is not None else 0)
+        return not message.payload or (others < RETAINED_MAX and others_bytes + _cost(message) <= RETAINED_MAX_BYTES)
 
     def put(self, message: Message) -> bool:
         """Keep, replace or (empty payload) clear the message of a topic; False when there is no room."""
@@ -54,11 +55,11 @@ class Retained:
             return False
         if message.payload:
             former = self._topics.get(message.topic)
-            self._bytes += message.size - (former.size if former is not None else 0)
+            self._bytes += _cost(message) - (_cost(former) if former is not None else 0)
             self._topics[message.topic] = message
             node = self._root
             for level in message.topic.split("/"):
-                node = node.children.setdefault(level, _Node())
+                node = node.children.get(level) or node.children.setdefault(level, _Node())
             node.message = message
         else:
             self._clear(message.topic)
@@ -80,7 +81,7 @@ class Retained:
         former = self._topics.pop(topic, None)
         if former is None:
             return
-        self._bytes -= former.size
+        self._bytes -= _cost(former)
         levels = topic.split("/")
         path = [self._root]
         for level in levels:
@@ -101,6 +102,11 @@ class Retained:
         for node in nodes:
             if node.message is not None:
                 yield node.message
+
+
+def _cost(message: Message) -> int:
+    """Bytes of memory: of the message, and of its topic in the tree as if no other had a level in common with it."""
+    return message.size + topics.footprint(message.topic)
 
 
 def _step(nodes: list[_Node], level: str, *, hide: bool) -> Iterator[_Node]:

@@ -44,8 +44,9 @@ from mqtt5 import (
 
 from core import topics
 from core.mqtt.errors import MalformedPacket
+from core.mqtt.fields import MALFORMED, Body, utf8
 
-MALFORMED, PROTOCOL_ERROR, UNSUPPORTED_VERSION = 0x81, 0x82, 0x84
+PROTOCOL_ERROR, UNSUPPORTED_VERSION = 0x82, 0x84
 FILTER_INVALID, TOPIC_INVALID, TOO_LARGE = 0x8F, 0x90, 0x95
 
 LENGTH_MAX = 268_435_455  # what four bytes of remaining length can say (section 2.2.3)
@@ -126,56 +127,9 @@ def _too_long(size: int, most: int) -> str:
     return f"a packet of {size:,} bytes; the most is {most:,}"
 
 
-class _Body:
-    """Reads the fields of one packet's body in order; `done` says that none may be left."""
-
-    __slots__ = ("_at", "_data")
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def take(self, count: int) -> bytes:
-        start = self._at
-        self._at += count
-        if self._at > len(self._data):
-            raise MalformedPacket(MALFORMED, "a field reaches beyond the end of its packet")
-        return self._data[start : self._at]
-
-    def byte(self) -> int:
-        return self.take(1)[0]
-
-    def short(self) -> int:
-        return int.from_bytes(self.take(2), "big")
-
-    def binary(self) -> bytes:
-        return self.take(self.short())
-
-    def text(self) -> str:
-        return _utf8(self.binary())
-
-    def packet_id(self) -> int:
-        if packet_id := self.short():
-            return packet_id
-        raise MalformedPacket(MALFORMED, "packet identifier 0")
-
-    def left(self) -> int:
-        return len(self._data) - self._at
-
-    def rest(self) -> bytes:
-        return self.take(self.left())
-
-    def done(self) -> None:
-        if self.left():
-            raise MalformedPacket(MALFORMED, f"{self.left()} bytes behind the end of the packet's fields")
-
-
-def _utf8(data: bytes) -> str:
-    """A string by section 1.5.3; Python's decoder refuses surrogates and overlong forms as that demands."""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        raise MalformedPacket(MALFORMED, "a string is not UTF-8") from None
+def _string(data: bytes) -> str:
+    """A string by section 1.5.3."""
+    text = utf8(data)
     if "\0" in text:
         raise MalformedPacket(MALFORMED, "a string holds a NUL character")
     return text
@@ -183,7 +137,7 @@ def _utf8(data: bytes) -> str:
 
 def _topic(data: bytes) -> str:
     """The topic name that `data` spells, checked and remembered."""
-    topic = _utf8(data)
+    topic = _string(data)
     try:
         topics.check_name(topic)
     except topics.InvalidTopic as error:
@@ -195,8 +149,8 @@ def _topic(data: bytes) -> str:
     return topic
 
 
-def _filter(body: _Body) -> str:
-    pattern = body.text()
+def _filter(body: Body) -> str:
+    pattern = _string(body.binary())
     try:
         topics.check_filter(pattern)
     except topics.InvalidTopic as error:
@@ -210,7 +164,7 @@ def _publish(first: int, data: bytes) -> PublishPacket:
         raise MalformedPacket(MALFORMED, "PUBLISH with QoS 3")
     if duplicate and not qos:
         raise MalformedPacket(MALFORMED, "PUBLISH with DUP and QoS 0")
-    body = _Body(data)
+    body = Body(data)
     topic = _topic(body.binary())
     packet_id = body.packet_id() if qos else None
     return PublishPacket(
@@ -225,21 +179,21 @@ def _other(first: int, data: bytes) -> Packet:
     kind, flags, read = reader
     if first & 0x0F != flags:
         raise MalformedPacket(MALFORMED, f"{kind} with header flags {first & 0x0F:04b}, not {flags:04b}")
-    body = _Body(data)
+    body = Body(data)
     packet = read(body)
     body.done()
     return packet
 
 
-def _connect(body: _Body) -> ConnectPacket:
+def _connect(body: Body) -> ConnectPacket:
     name, level = body.binary(), body.byte()
     if name != b"MQTT" or level != 4:
         raise MalformedPacket(UNSUPPORTED_VERSION, f"protocol {name[:10]!r} level {level} is not MQTT 3.1.1")
     flags = body.byte()
     _check_connect_flags(flags)
-    keep_alive, client_id = body.short(), body.text()
+    keep_alive, client_id = body.short(), _string(body.binary())
     will = _will(body, flags) if flags & 0x04 else None
-    username = body.text() if flags & 0x80 else None
+    username = _string(body.binary()) if flags & 0x80 else None
     password = body.binary() if flags & 0x40 else None
     clean = bool(flags & 0x02)
     return ConnectPacket(
@@ -265,12 +219,12 @@ def _check_connect_flags(flags: int) -> None:
         raise MalformedPacket(MALFORMED, "CONNECT with a password, but no user name")
 
 
-def _will(body: _Body, flags: int) -> Will:
+def _will(body: Body, flags: int) -> Will:
     topic = _topic(body.binary())
     return Will(topic, payload=body.binary(), qos=_QOS[flags >> 3 & 3], retain=bool(flags & 0x20))
 
 
-def _connack(body: _Body) -> ConnAckPacket:
+def _connack(body: Body) -> ConnAckPacket:
     flags, code = body.byte(), body.byte()
     if flags > 1 or (flags and code):
         raise MalformedPacket(MALFORMED, f"CONNACK with flags {flags:08b} and return code {code}")
@@ -279,7 +233,7 @@ def _connack(body: _Body) -> ConnAckPacket:
     return ConnAckPacket(session_present=bool(flags), reason_code=_RETURN_CODES[code])
 
 
-def _subscribe(body: _Body) -> SubscribePacket:
+def _subscribe(body: Body) -> SubscribePacket:
     packet_id, filters = body.packet_id(), []
     while body.left():
         pattern, qos = _filter(body), body.byte()
@@ -292,7 +246,7 @@ def _subscribe(body: _Body) -> SubscribePacket:
     return SubscribePacket(packet_id, filters)
 
 
-def _suback(body: _Body) -> SubAckPacket:
+def _suback(body: Body) -> SubAckPacket:
     packet_id, codes = body.packet_id(), body.rest()
     if not codes:
         raise MalformedPacket(PROTOCOL_ERROR, "SUBACK without a return code")
@@ -301,7 +255,7 @@ def _suback(body: _Body) -> SubAckPacket:
     return SubAckPacket(packet_id, [_GRANTED[code] for code in codes])
 
 
-def _unsubscribe(body: _Body) -> UnsubscribePacket:
+def _unsubscribe(body: Body) -> UnsubscribePacket:
     packet_id, patterns = body.packet_id(), []
     while body.left():
         patterns.append(_filter(body))
@@ -311,7 +265,7 @@ def _unsubscribe(body: _Body) -> UnsubscribePacket:
 
 
 # By packet type: name, the fixed-header flags that section 2.2.2 fixes, and the reader of the body.
-_READERS: dict[int, tuple[str, int, Callable[[_Body], Packet]]] = {
+_READERS: dict[int, tuple[str, int, Callable[[Body], Packet]]] = {
     1: ("CONNECT", 0, _connect),
     2: ("CONNACK", 0, _connack),
     4: ("PUBACK", 0, lambda body: PubAckPacket(body.packet_id())),
