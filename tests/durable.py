@@ -195,6 +195,11 @@ class Durable(Bench):
             packets = peer.heard()
         return taken
 
+    def queued_bytes_on_disk(self) -> int:
+        """What queued messages take on disk."""
+        with closing(look_into(self.path)) as connection:
+            return int(connection.execute("SELECT total(length(block)) FROM mqtt_queued").fetchone()[0])
+
     def rows(self, table: str) -> int:
         """How many rows a table has on disk."""
         with closing(look_into(self.path)) as connection:

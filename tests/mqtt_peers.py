@@ -262,11 +262,11 @@ class Guard:
         self.asked: list[tuple[str, str]] = []
         self._answer = answer
         self._later = later
-        self._forbidden: set[tuple[str, str]] = set()
+        self._forbidden: set[tuple[str, str, str]] = set()
 
-    def forbid(self, verb: str, prefix: str) -> None:
-        """Close topics or filters to "publish", "retain", "subscribe" or "receive"."""
-        self._forbidden.add((verb, prefix))
+    def forbid(self, verb: str, prefix: str, client_id: str = "") -> None:
+        """Close topics or filters to "publish", "retain", "subscribe" or "receive", for one client or for all."""
+        self._forbidden.add((verb, prefix, client_id))
 
     def connect(self, peer: Who, client_id: str, packet: ConnectPacket, answer: Answer) -> None:
         self.seen.append((peer, client_id))
@@ -277,9 +277,13 @@ class Guard:
         else:
             answer(grant if self._answer is None else self._answer)
 
-    def allows(self, verb: str, topic: str) -> bool:
+    def allows(self, client_id: str, verb: str, topic: str) -> bool:
         self.asked.append((verb, topic))
-        return not any(topic.startswith(prefix) for forbidden, prefix in self._forbidden if forbidden == verb)
+        return not any(
+            topic.startswith(prefix)
+            for forbidden, prefix, whose in self._forbidden
+            if forbidden == verb and whose in ("", client_id)
+        )
 
 
 @dataclass
@@ -291,16 +295,19 @@ class GuardedGrant:
     principal: str | None
 
     def publish(self, topic: str, *, retain: bool) -> bool:
-        return self.guard.allows("publish", topic) and not (retain and not self.guard.allows("retain", topic))
+        return self._may("publish", topic) and not (retain and not self._may("retain", topic))
 
     def subscribe(self, pattern: str) -> bool:
-        return self.guard.allows("subscribe", pattern)
+        return self._may("subscribe", pattern)
 
     def receive(self, topic: str) -> bool:
-        return self.guard.allows("receive", topic)
+        return self._may("receive", topic)
 
     def refresh(self) -> bool:
         return self.client_id not in self.guard.revoked
+
+    def _may(self, verb: str, topic: str) -> bool:
+        return self.guard.allows(self.client_id, verb, topic)
 
 
 class Home:

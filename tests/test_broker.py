@@ -2,6 +2,8 @@
 
 import pytest
 from mqtt5 import (
+    ConnAckPacket,
+    ConnAckReasonCode,
     ConnectPacket,
     DisconnectPacket,
     DisconnectReasonCode,
@@ -161,10 +163,10 @@ def test_a_message_may_be_sent_to_one_client_alone_as_its_subscriptions_say() ->
     one, other = bench.connect("one"), bench.connect("other")
     one.subscribe(wanted("$aws/things/+/x", 1), subscription_id=4)
     other.subscribe(wanted("$aws/things/#", 1))
-    message = Message("$aws/things/t/x", b"for one", 2, properties=Properties(correlation_data=b"c"))
-    assert bench.broker.send("one", message)
+    message = Message("$aws/things/t/x", b"for one", properties=Properties(correlation_data=b"c"))
+    assert bench.broker.reply(one.connection, message)
     (packet,) = one.published()
-    assert (packet.payload, int(packet.qos), packet.subscription_ids) == (b"for one", 1, [4])
+    assert (packet.payload, int(packet.qos), packet.subscription_ids) == (b"for one", 0, [4])
     assert packet.correlation_data == b"c"
     assert other.published() == []
 
@@ -175,31 +177,48 @@ def test_nothing_is_sent_to_a_client_that_has_not_subscribed_or_is_not_known_or_
     bench = Bench(access=guard)
     peer = bench.connect("a")
     peer.subscribe("t", "$share/g/u", "secret")
-    assert not bench.broker.send("a", Message("u", b""))
-    assert not bench.broker.send("b", Message("t", b""))
-    assert not bench.broker.send("a", Message("secret", b""))
+    assert not bench.broker.reply(peer.connection, Message("u", b""))
+    assert not bench.broker.reply(peer.connection, Message("secret", b""))
     assert peer.published() == []
 
 
-def test_a_message_to_one_client_waits_for_it_if_it_is_away() -> None:
+def test_a_reply_is_for_the_connection_that_asked_and_not_for_who_goes_on_with_its_session() -> None:
     bench = Bench()
-    peer = bench.resume("a")
-    peer.subscribe("t")
-    peer.cut()
-    assert bench.broker.send("a", Message("t", b"1", 1))
-    assert bench.resume("a").payloads() == [b"1"]
-
-
-def test_a_client_too_slow_for_what_is_sent_to_it_alone_is_disconnected() -> None:
-    bench = Bench(Limits(queue_messages=1))
-    peer = bench.connect("a", receive_max=1)
-    peer.subscribe("t")
-    for number in range(3):
-        bench.broker.send("a", Message("t", b"%d" % number, 1))
-    assert farewell(peer) == DisconnectReasonCode.QUOTA_EXCEEDED
+    asked = bench.resume("a")
+    asked.subscribe("t")
+    asked.connection.congested = True
+    assert bench.broker.reply(asked.connection, Message("t", b"for it alone"))
+    asked.cut()
+    other = bench.resume("a")
+    assert not bench.broker.reply(asked.connection, Message("t", b"too late"))
+    assert (asked.payloads(), other.payloads()) == ([], [])
 
 
 # -- permissions that change -------------------------------------------------------------------------------------------
+
+
+def test_what_waits_for_a_live_client_is_not_sent_when_it_is_forbidden_meanwhile() -> None:
+    guard = Guard()
+    bench = Bench(access=guard)
+    peer = bench.connect("a", receive_max=1)
+    peer.subscribe("#")
+    bench.connect("b").send(publish("t", b"1", 1), publish("secret", b"2", 2), publish("t", b"3", 3))
+    (first,) = peer.published()
+    guard.forbid("receive", "secret")
+    bench.broker.recheck()
+    peer.send(PubAckPacket(first.packet_id or 0))
+    assert peer.payloads() == [b"3"]
+    assert bench.dropped("not authorized") == 1
+
+
+@pytest.mark.parametrize("version", [5, 4])
+def test_no_will_is_left_where_a_publish_is_a_request(version: int) -> None:
+    bench = Bench()
+    peer = bench.open(version)
+    peer.send(ConnectPacket("a", clean_start=True, will=Will("$aws/certificates/create/json/accepted", payload=b"x")))
+    (answer,) = only(peer.heard(), ConnAckPacket)
+    assert answer.reason_code == ConnAckReasonCode.NOT_AUTHORIZED
+    assert peer.closed
 
 
 @both_versions

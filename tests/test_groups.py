@@ -3,7 +3,15 @@
 from collections import Counter
 
 import pytest
-from mqtt5 import DisconnectPacket, DisconnectReasonCode, PubAckPacket, PublishPacket, PubRecPacket, SubscribePacket
+from mqtt5 import (
+    DisconnectPacket,
+    DisconnectReasonCode,
+    PubAckPacket,
+    PublishPacket,
+    PubRecPacket,
+    SubscribePacket,
+    UnsubscribePacket,
+)
 
 from core.message import Message
 from core.mqtt.groups import Group, split
@@ -200,6 +208,33 @@ def test_what_a_member_that_went_away_has_not_acknowledged_goes_to_who_is_there(
     assert stayer.payloads() == [b"1", b"2", b"3", b"4"]
     assert leaver.payloads() == [b"1", b"2"]
     assert bench.resume("leaver").published() == []
+
+
+def test_what_nobody_else_may_receive_stays_with_its_member() -> None:
+    guard = Guard()
+    bench = Bench(access=guard)
+    leaver, other = bench.resume("leaver"), bench.connect("other")
+    leaver.subscribe(SHARED)
+    flood(bench, 2)
+    other.subscribe(SHARED)
+    guard.forbid("receive", "t", "other")
+    leaver.cut()
+    assert other.published() == []
+    assert bench.resume("leaver").payloads() == [b"1", b"2"]
+
+
+def test_what_came_of_a_group_that_is_gone_stays_with_who_was_sent_it() -> None:
+    """MQTT 5 section 3.10.4: what was begun is completed."""
+    bench = Bench()
+    peer, other = bench.resume("a"), bench.connect("other")
+    for each in (peer, other):
+        each.subscribe("$share/other/t")
+    peer.subscribe(SHARED)
+    flood(bench, 1)
+    peer.send(UnsubscribePacket(2, [SHARED]))
+    peer.heard()
+    peer.cut()
+    assert b"1" in bench.resume("a").payloads()
 
 
 def test_a_member_alone_keeps_what_is_its_own_while_it_is_away() -> None:

@@ -148,6 +148,22 @@ def test_nothing_is_sent_after_the_end_and_the_books_still_balance(version: int)
     assert (peer.connection.unsettled, bench.broker.unsettled) == (0, 0)
 
 
+def test_a_large_message_among_small_packets_counts_as_what_it_is_until_it_is_settled() -> None:
+    bench = Bench(settle=False)
+    peer = bench.connect("a")
+    peer.send(*[PingReqPacket()] * 1_000, publish("t", bytes(50_000), 1), PingReqPacket())
+    assert bench.broker.unsettled >= 50_000
+
+
+def test_a_subscription_identifier_is_refused_on_a_topic_that_was_used_before() -> None:
+    bench = Bench()
+    peer = bench.connect("a")
+    peer.send(publish("t", b"1", 1))
+    peer.heard()
+    peer.send(publish("t", b"2", 2, subscription_ids=[1]))
+    peer.assert_ended(DisconnectReasonCode.PROTOCOL_ERROR)
+
+
 # -- batches -----------------------------------------------------------------------------------------------------------
 
 

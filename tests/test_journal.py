@@ -15,6 +15,7 @@ from mqtt5 import (
     PubAckPacket,
     PubAckReasonCode,
     PubCompPacket,
+    PubCompReasonCode,
     PublishPacket,
     PubRecPacket,
     PubRecReasonCode,
@@ -398,3 +399,149 @@ async def test_an_end_is_written_with_what_the_disk_refused_before(bench: Durabl
     await bench.sync()
     room.free = 1 << 40
     await turn_until(lambda: not (bench.rows("mqtt_subscriptions") or bench.rows("mqtt_queued")))
+
+
+# -- what memory could answer already ----------------------------------------------------------------------------------
+
+
+async def test_a_second_pubrel_is_answered_no_sooner_than_the_first(bench: Durable, room: SimpleNamespace) -> None:
+    writer = await bench.arrive("writer")
+    await bench.ask(writer, publish_2("a", b"1", 5))
+    bench.disk.hold()
+    writer.send(PubRelPacket(5))
+    await turn()
+    writer.send(PubRelPacket(5))
+    await turn()
+    assert writer.heard() == []
+    bench.disk.let_go()
+    await bench.sync()
+    first, second = writer.heard()
+    assert first == PubCompPacket(5)
+    assert second == PubCompPacket(5, reason_code=PubCompReasonCode.PACKET_ID_NOT_FOUND)
+
+
+async def test_an_identifier_is_not_free_while_the_disk_refuses_its_end(bench: Durable, room: SimpleNamespace) -> None:
+    """Else the next message under it is taken for the same one after a crash, acknowledged and lost."""
+    writer = await bench.arrive("writer")
+    await bench.ask(writer, publish_2("a", b"1", 5))
+    room.free = 0
+    await bench.ask(writer, PubRelPacket(5))
+    writer.cut()
+    writer = await bench.arrive("writer")
+    answers = await bench.ask(writer, PubRelPacket(5))
+    assert only(answers, PubCompPacket) == []
+    assert writer.closed
+
+
+async def test_a_session_that_is_not_on_disk_yet_is_confirmed_to_nobody(bench: Durable) -> None:
+    bench.disk.hold()
+    first = bench.knock("a")
+    await turn()
+    second = bench.knock("a")
+    await turn()
+    assert only([*first.heard(), *second.heard()], ConnAckPacket) == []
+    await bench.crash()
+    assert not (await bench.arrive("a")).welcome.session_present
+
+
+async def test_a_session_is_confirmed_with_the_time_that_it_has_on_disk(bench: Durable) -> None:
+    first = await bench.arrive("a", session_expiry_interval=10)
+    first.cut()
+    bench.wait(5)
+    await bench.sync()
+    await bench.arrive("a", session_expiry_interval=3_600)
+    await bench.crash()
+    bench.wait(6)
+    assert (await bench.arrive("a")).welcome.session_present
+
+
+async def test_on_a_full_disk_a_session_is_resumed_as_long_as_it_is_to_live_no_longer(
+    bench: Durable, room: SimpleNamespace
+) -> None:
+    (await bench.arrive("a", session_expiry_interval=10)).cut()
+    await bench.sync()
+    room.free = 0
+    longer = bench.knock("a", session_expiry_interval=20)
+    await bench.sync()
+    (answer,) = only(longer.heard(), ConnAckPacket)
+    assert answer.reason_code == ConnAckReasonCode.SERVER_UNAVAILABLE
+    longer.cut()
+    assert (await bench.arrive("a", session_expiry_interval=10)).welcome.session_present
+
+
+async def test_a_clean_start_is_not_confirmed_while_the_disk_has_the_session(
+    bench: Durable, room: SimpleNamespace
+) -> None:
+    (await subscriber(bench, "a")).cut()
+    other = await bench.arrive("other")
+    await bench.sync()
+    room.free = 0
+    for _ in range(2):
+        other.send(SubscribePacket(1, [wanted("x")]))  # shares the commit, which the disk refuses for it
+        peer = bench.knock("a", clean_start=True, session_expiry_interval=0)
+        await bench.sync()
+        (answer,) = only(peer.heard(), ConnAckPacket)
+        assert answer.reason_code == ConnAckReasonCode.SERVER_UNAVAILABLE
+        peer.cut()
+        other = await bench.arrive("other")
+
+
+async def test_the_end_of_a_subscription_is_not_confirmed_while_the_disk_has_it(
+    bench: Durable, room: SimpleNamespace
+) -> None:
+    peer, other = await subscriber(bench, "a", "t"), await bench.arrive("other")
+    room.free = 0
+    other.send(SubscribePacket(1, [wanted("x")]))
+    await bench.ask(peer, UnsubscribePacket(2, ["t"]))
+    peer.cut()
+    peer = await bench.arrive("a")
+    assert only(await bench.ask(peer, UnsubscribePacket(3, ["t"])), UnsubAckPacket) == []
+    await bench.crash()
+    assert bench.broker.router.subscriptions == 1
+
+
+async def test_the_end_of_a_retained_message_is_not_confirmed_while_the_disk_has_it(
+    bench: Durable, room: SimpleNamespace
+) -> None:
+    writer, other = await bench.arrive("writer"), await bench.arrive("other")
+    await bench.ask(writer, publish("r", b"kept", 1, retain=True))
+    room.free = 0
+    for packet_id in (2, 3):
+        other.send(SubscribePacket(packet_id, [wanted("x")]))
+        (answer,) = only(await bench.ask(writer, publish("r", b"", packet_id, retain=True)), PubAckPacket)
+        assert answer.reason_code == PubAckReasonCode.QUOTA_EXCEEDED
+        other = await bench.arrive("other")
+
+
+# -- what little is owed takes little room -----------------------------------------------------------------------------
+
+
+async def test_a_small_message_that_waits_does_not_keep_large_ones_on_disk(bench: Durable) -> None:
+    large, small = await subscriber(bench, "large", "large", 1), await subscriber(bench, "small", "small", 1)
+    small.cut()
+    writer = await bench.arrive("writer", session_expiry_interval=0)
+    for number in range(5):
+        packets = [publish("small", b"%d" % number, 100), *[publish("large", bytes(40_000), n) for n in range(1, 9)]]
+        await bench.ask(writer, *packets)
+        await bench.take_all(large)
+    await turn_until(lambda: bench.queued_bytes_on_disk() < 10_000)
+    await bench.crash()
+    assert [p.payload for p in await bench.take_all(await bench.arrive("small"))] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+async def test_a_message_that_is_never_acknowledged_does_not_make_the_row_of_its_session_grow(bench: Durable) -> None:
+    stuck = await subscriber(bench, "stuck", "own", 1)
+    await bench.ask(stuck, SubscribePacket(2, [wanted("$share/g/t", 1)]))
+    other = await subscriber(bench, "other", "$share/g/t", 1)
+    writer = await bench.arrive("writer", session_expiry_interval=0)
+    await bench.ask(writer, publish("own", b"x", 1))
+    for _ in range(3):
+        await bench.ask(writer, *[publish("t", b"y", n) for n in range(1, 201)])
+        stuck.cut()
+        await bench.take_all(other)
+        stuck = await bench.arrive("stuck")
+        await bench.sync()
+    (session,) = [s for s in bench.broker._sessions.values() if s.client_id == "stuck"]
+    record = journal._record(session)
+    assert record.last_number - record.floor > 200
+    assert len(record.done) == 1

@@ -16,7 +16,7 @@ from core.store import connect
 from tests.durable import Durable, durable
 from tests.mqtt_peers import wanted
 
-SESSION = SessionRecord(1, "reader", "thing", 3_600, 123, 9, 4, [5, 7], [6], [1, 65_535])
+SESSION = SessionRecord(1, "reader", "thing", 3_600, 123, 9, 4, [(5, 5), (7, 7)], [6], [1, 65_535])
 SUBSCRIPTION = SubscriptionRecord(1, "a/+", 2, True, False, 268_435_455)
 MESSAGES = [
     Message("a/1", b"x", 2, True, "writer", 1_750_000_000_000, Properties(message_expiry_interval=60)),
@@ -38,7 +38,7 @@ def everything() -> Changes:
 
 def test_what_is_written_is_read_again(database: sqlite3.Connection) -> None:
     records.write(database, everything())
-    assert records.load(database) == Stored([SESSION], [SUBSCRIPTION], [QUEUED], [MESSAGES[0]])
+    assert records.load(database) == Stored([SESSION], [SUBSCRIPTION], [QUEUED], [MESSAGES[0]], 3)
 
 
 def test_an_anonymous_client_that_is_connected_is_read_again(database: sqlite3.Connection) -> None:
@@ -53,24 +53,24 @@ def test_the_last_state_replaces_the_one_before(database: sqlite3.Connection) ->
     other = SubscriptionRecord(1, "a/+", 0, False, True, 0)
     newer = Message("a/1", b"newer", 1, True)
     records.write(database, Changes(sessions=[session], subscribed=[other], retained=[newer]))
-    assert records.load(database) == Stored([session], [other], [QUEUED], [newer])
+    assert records.load(database) == Stored([session], [other], [QUEUED], [newer], 3)
 
 
 def test_what_has_ended_is_gone(database: sqlite3.Connection) -> None:
     records.write(database, everything())
     records.write(database, Changes(unsubscribed=[(1, "a/+"), (1, "never")], cleared=["a/1", "never"]))
-    assert records.load(database) == Stored([SESSION], [], [QUEUED], [])
+    assert records.load(database) == Stored([SESSION], [], [QUEUED], [], 3)
     records.write(database, Changes(subscribed=[SUBSCRIPTION]))
     records.write(database, Changes(ended=[1]))
-    assert records.load(database) == Stored([], [], [QUEUED], [])
+    assert records.load(database) == Stored([], [], [QUEUED], [], 3)
 
 
 def test_progress_moves_sessions_that_are_there_and_deletes_rows(database: sqlite3.Connection) -> None:
     records.write(database, everything())
-    further = SessionRecord(1, "ignored", None, 0, None, 8, 9, [10], [], [])
+    further = SessionRecord(1, "ignored", None, 0, None, 8, 9, [(10, 10)], [], [])
     records.progress(database, [further, SessionRecord(2, "not there", None, 0, None, 1, 1, [], [], [])], [3, 4])
-    expected = SessionRecord(1, "reader", "thing", 3_600, 123, 9, 9, [10], [6], [1, 65_535])
-    assert records.load(database) == Stored([expected], [SUBSCRIPTION], [], [MESSAGES[0]])
+    expected = SessionRecord(1, "reader", "thing", 3_600, 123, 9, 9, [(10, 10)], [6], [1, 65_535])
+    assert records.load(database) == Stored([expected], [SUBSCRIPTION], [], [MESSAGES[0]], 0)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import pytest
 from mqtt5 import (
+    DisconnectPacket,
     DisconnectReasonCode,
     Packet,
     PubAckPacket,
@@ -12,9 +13,11 @@ from mqtt5 import (
     UnsubscribePacket,
 )
 
+from core import topics
 from core.message import Message
+from core.mqtt import subscribing
 from core.mqtt.limits import Limits
-from tests.mqtt_peers import Bench, Guard, Peer, forged, publish, publish_2, wanted
+from tests.mqtt_peers import Bench, Guard, Peer, forged, only, publish, publish_2, wanted
 
 both_versions = pytest.mark.parametrize("version", [5, 4])
 
@@ -221,6 +224,49 @@ def test_retained_messages_wait_for_a_client_that_takes_few_at_once_however_many
         peer.send(PubAckPacket(packets[0].packet_id or 0))
     assert sorted(heard) == sorted(b"%d" % n for n in range(1, 51))
     assert not peer.closed
+
+
+def test_a_filter_that_stands_in_a_packet_many_times_brings_its_retained_messages_once() -> None:
+    bench = Bench()
+    bench.connect("b").send(publish("t", b"kept", 1, retain=True))
+    peer = bench.connect("a")
+    assert peer.subscribe(*[wanted("t", qos) for qos in (0, 1, 2, 1)]) == [0, 1, 2, 1]
+    assert [(p.payload, int(p.qos)) for p in peer.published()] == [(b"kept", 1)]
+
+
+def test_subscribing_again_and_again_without_taking_what_comes_ends_like_any_slowness() -> None:
+    bench = Bench(Limits(queue_messages=100))
+    source = bench.connect("b")
+    for n in range(1, 51):
+        source.send(publish(f"t/{n}", b"x", n, retain=True))
+    peer = bench.connect("a", receive_max=1)
+    for packet_id in range(1, 10):
+        peer.send(SubscribePacket(packet_id, [wanted("t/+")]))
+        assert bench.broker._sessions["a"].in_line <= 100
+        if peer.closed:
+            break
+    assert only(peer.heard(), DisconnectPacket)[0].reason_code == DisconnectReasonCode.QUOTA_EXCEEDED
+
+
+def test_nobody_is_owed_more_retained_messages_at_once_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscribing, "RETAINED_MAX", 20)
+    bench = Bench()
+    source = bench.connect("b")
+    for n in range(1, 11):
+        source.send(publish(f"t/{n}", b"x", n, retain=True))
+    peer = bench.connect("a")
+    peer.send(SubscribePacket(1, [wanted(pattern) for pattern in ("t/+", "t/#", "+/+")]))
+    peer.assert_ended(DisconnectReasonCode.QUOTA_EXCEEDED)
+
+
+def test_what_the_filters_of_a_client_may_cost_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscribing, "FILTERS_BYTES_MAX", 3 * topics.footprint("a/b"))
+    bench = Bench()
+    peer = bench.connect("a")
+    assert peer.subscribe("a/1", "a/2", "a/3", "a/4", "a/1") == [1, 1, 1, 0x97, 1]
+    peer.send(UnsubscribePacket(2, ["a/2"]))
+    peer.heard()
+    assert peer.subscribe("a/4") == [1]
 
 
 def test_retain_as_published_and_no_local_are_options_of_mqtt_5() -> None:

@@ -20,15 +20,16 @@ from core.mqtt.access import Access, Grant, Peer
 from core.mqtt.admission import Wish
 from core.mqtt.connection import Connection
 from core.mqtt.groups import split
+from core.mqtt.inbound import SERVICES
 from core.mqtt.journal import KEPT, Journal
 from core.mqtt.limits import Limits
 from core.mqtt.parcels import Parcel
 from core.mqtt.presence import Presence
 from core.mqtt.records import Stored
 from core.mqtt.restoring import restore
-from core.mqtt.retained import Retained
+from core.mqtt.retained import RETAINED_MAX, Retained
 from core.mqtt.router import Router
-from core.mqtt.session import Session, SlowConsumer
+from core.mqtt.session import Session
 from core.mqtt.wills import Wills
 from core.receipts import Batch, Receipt
 from core.telemetry import Counters
@@ -107,23 +108,25 @@ class Broker:
             for session in self.router.route(messages):
                 self._disconnect_slow(session)
 
-    def send(self, client_id: str, message: Message) -> bool:
-        """Deliver a message to one client alone, if it has subscribed to the topic; whether it was sent or queued."""
-        session = self._sessions.get(client_id)
+    def reply(self, connection: Connection, message: Message) -> bool:
+        """Answer a request on the connection that it came on, if that has subscribed to the topic; with QoS 0.
+
+        So nobody else gets it who goes on with the session later, and it is never on the disk. Returns whether the
+        client is there and has subscribed.
+        """
+        session = connection.session
         kind = self.router.kind(session, message.topic) if session is not None else None
         if session is None or kind is None:
             return False
-        qos, _, ids = kind
-        try:
-            session.deliver(Parcel(message, min(qos, message.qos), ids=ids))
-        except SlowConsumer:
-            self._disconnect_slow(session)
+        session.deliver(Parcel(message, 0, ids=kind[2]))
         return True
 
     def _retain(self, message: Message) -> None:
-        if not message.payload and self.retained.get(message.topic) is None:
+        topic = message.topic
+        if not message.payload and self.retained.get(topic) is None and not self.journal.still_retains(topic):
             return
-        if self.retained.put(message):
+        # While the disk refuses, topics that are set and cleared gather in the journal.
+        if (not message.payload or self.journal.retained_changes < RETAINED_MAX) and self.retained.put(message):
             self.journal.retained(message.topic, message if message.payload else None)
         else:
             self.counters.dropped("retained store full")
@@ -187,6 +190,7 @@ class Broker:
                 continue
             if inbound is not None:
                 inbound.forget_permissions()
+            session.drop_forbidden()
             if not grant.refresh() or not all(grant.subscribe(split(pattern)[1]) for pattern in session.subscriptions):
                 connection.close(DisconnectReasonCode.NOT_AUTHORIZED, "FORBIDDEN_ACCESS")
 
@@ -198,17 +202,18 @@ class Broker:
         session = self._sessions.get(client_id)
         if session is not None and session.owner is not None and session.owner != grant.principal:
             return ConnAckReasonCode.NOT_AUTHORIZED
+        if wish.will is not None and wish.will.topic.startswith(SERVICES):  # where a publish is a request
+            return ConnAckReasonCode.NOT_AUTHORIZED
+        if wish.expiry and (session is None or wish.clean_start) and len(self._away) >= self.limits.sessions:
+            return ConnAckReasonCode.QUOTA_EXCEEDED
         former = self._clients.get(client_id)
         if former is not None:
             former.close(DisconnectReasonCode.SESSION_TAKEN_OVER, "DUPLICATE_CLIENTID")
             self.detach(former, self.at, resumed=not wish.clean_start)
             session = self._sessions.get(client_id)
-        ended = KEPT
         if session is not None and wish.clean_start:
-            ended = self._end(session)
+            self._end(session)
             session = None
-        if session is None and wish.expiry and len(self._away) >= self.limits.sessions:
-            return ConnAckReasonCode.QUOTA_EXCEEDED
         present = session is not None
         if session is None:
             session = self._sessions[client_id] = Session(client_id, grant.principal, self)
@@ -218,10 +223,12 @@ class Broker:
         for pattern in [pattern for pattern in session.subscriptions if not grant.subscribe(split(pattern)[1])]:
             self.router.unsubscribe(session, pattern)
             self.journal.unsubscribed(session, pattern)
-        barrier = self.journal.begin(session) if wish.expiry or session.key else ended
+        barrier = self.journal.caught_up if self.journal.still_has(client_id) else KEPT
+        if wish.expiry or session.key:
+            barrier = self.journal.begin(session)
         connection.session = session
         self._clients[client_id] = connection
-        return (KEPT if present else barrier), present
+        return barrier, present
 
     def admitted(self, connection: Connection) -> None:
         """The client has been told that it is connected."""
@@ -274,18 +281,17 @@ class Broker:
         self._away[session] = None
         self.journal.promise(session)
 
-    def _end(self, session: Session) -> Barrier:
+    def _end(self, session: Session) -> None:
         """The session is over, and with it everything that it was owed."""
         self._sessions.pop(session.client_id, None)
         self._away.pop(session, None)
         for slow in self.router.hand_over(session, ended=True):
             self._disconnect_slow(slow)
         self.router.forget(session)
-        barrier = self.journal.end(session)
+        self.journal.end(session)
         will = self._wills.cancel(session.client_id)
         if will is not None:
             self._publish_will(will)  # at the latest when the session ends (MQTT 5 section 3.1.3.2.2)
-        return barrier
 
     def _publish_will(self, will: tuple[Message, Grant | None]) -> None:
         message, grant = will

@@ -49,7 +49,6 @@ from core.mqtt.subscribing import Desk, Subscribing
 OUTGOING_MAX_BYTES = 256 << 10  # gathered in one turn of the loop for one peer; what is beyond it waits in its session
 HELD_MAX_BYTES = 256 << 10  # sent behind a CONNECT that is being decided; the shell stops reading long before
 ALIASES_MAX = 32  # topics of a client that are sent to it as numbers, when it allows more
-SERVER_UNAVAILABLE = ConnAckReasonCode.SERVER_UNAVAILABLE
 
 
 class Hub(Receiver, Desk, Protocol):
@@ -76,9 +75,10 @@ class Connection:
     """The state machine of one network connection; made by `Broker.open`."""
 
     __slots__ = (
-        "_aliases", "_aliases_max", "_buffer", "_codec", "_held", "_hub", "_keep_alive", "_outgoing_bytes",
-        "_peer_packet_max", "_subscribing", "_wake", "_wanted_bytes", "closed", "congested", "deadline", "grant",
-        "holding", "inbound", "number", "outgoing", "peer", "reason", "session", "will", "will_delay", "window",
+        "_aliases", "_aliases_max", "_buffer", "_codec", "_held", "_hub", "_keep_alive",
+        "_outgoing_bytes", "_peer_packet_max", "_subscribing", "_wake", "_wanted_bytes", "closed", "congested",
+        "deadline", "grant", "holding", "inbound", "number", "outgoing", "peer", "reason", "session", "will",
+        "will_delay", "window",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, peer: Peer, wake: Callable[[], None], now: float) -> None:
@@ -101,7 +101,7 @@ class Connection:
         self._wake = wake
         self._buffer: bytes | bytearray = b""  # the beginning of a packet
         self._wanted_bytes = 0  # the least that may be the whole of it
-        self._held: list[Packet] = []
+        self._held: tuple[list[Packet], int] = [], 0  # and how many bytes they were
         self._codec: ModuleType | None = None
         self._keep_alive = 0.0
         self._peer_packet_max: int | None = None
@@ -178,7 +178,7 @@ class Connection:
             kind = type(packet)
             if self.inbound is None:
                 if self.holding:
-                    self._held = packets[index:]
+                    self._held = packets[index:], size
                     return
                 self._on_first(packet)
                 index += 1
@@ -234,11 +234,14 @@ class Connection:
         session = self.session
         if self.closed or session is None:
             return
-        if not kept:
-            session.expiry = 0  # it was not there before, and nobody was told of it
-            self._turn_away(SERVER_UNAVAILABLE)
+        if not kept and session.stored_expiry < wish.expiry:
+            session.expiry = max(0, session.stored_expiry)  # nobody was told of more
+            self._turn_away(ConnAckReasonCode.SERVER_UNAVAILABLE)
             return
         limits = self._hub.limits
+        if not self.send(admission.welcome(packet, wish, limits, present=present)):
+            session.expiry = session.expiry if present else 0  # nobody was told of it
+            return
         self.will, self.will_delay = wish.will, wish.will_delay
         self.window = min(packet.receive_max, limits.inflight)
         self._aliases_max = min(packet.topic_alias_max, ALIASES_MAX)
@@ -247,23 +250,11 @@ class Connection:
         self.inbound = Inbound(self._hub, self, session, grant)
         self._subscribing = Subscribing(self._hub, self, session, grant)
         session.attach(self, grant)
-        self.send(
-            ConnAckPacket(
-                session_present=present,
-                session_expiry_interval=wish.expiry if wish.expiry_told else None,
-                assigned_client_id=wish.client_id if wish.assigned else None,
-                server_keep_alive=wish.keep_alive if wish.keep_alive_told else None,
-                response_info=f"responses/{wish.client_id}" if packet.request_response_info else None,
-                receive_max=limits.receive_max,
-                topic_alias_max=limits.topic_aliases,
-                max_packet_size=limits.packet_bytes,
-            )
-        )
         self._hub.admitted(self)
         session.send_again()
         self.holding = False
-        held, self._held = self._held, []
-        self._handle(held, len(self._buffer) + 1)
+        held, self._held = self._held, ([], 0)
+        self._handle(*held)
         if self._buffer:
             self.receive(b"", self._hub.now, self._hub.at)
         self._wake()
@@ -274,7 +265,8 @@ class Connection:
         """Handle the run of PUBACKs that begins at `index`; returns the index of the first packet behind it."""
         assert self.session is not None
         packet_ids: list[int] = []
-        for packet in packets[index:]:
+        for position in range(index, len(packets)):  # a slice would copy the rest of the read for every run
+            packet = packets[position]
             if type(packet) is not PubAckPacket:
                 break
             packet_ids.append(packet.packet_id)
@@ -419,13 +411,28 @@ class Connection:
         self._wake()
 
     def send(self, packet: Packet) -> bool:
-        """Queue a packet; False when the client would not take one so large (MQTT 5 section 3.1.2-24)."""
+        """Queue a packet; False when the client would not take one so large (MQTT 5 section 3.1.2-24).
+
+        Then a PUBLISH is the caller's to drop; a client without any other packet cannot go on, and is disconnected.
+        """
         assert self._codec is not None
         data: bytes = self._codec.encode(packet)
         if self._peer_packet_max is not None and len(data) > self._peer_packet_max:
+            self._cannot_say(packet)
             return False
         self.send_bytes(data)
         return True
+
+    def _cannot_say(self, packet: Packet) -> None:
+        match packet:
+            case ConnAckPacket(reason_code=ConnAckReasonCode.SUCCESS):
+                self._turn_away(ConnAckReasonCode.PACKET_TOO_LARGE)
+            case DisconnectPacket(reason_str=str()):  # that may be left out (MQTT 5 section 3.14.2.2.3)
+                self.send(DisconnectPacket(reason_code=packet.reason_code))
+            case PublishPacket() | ConnAckPacket() | DisconnectPacket():
+                pass
+            case _:
+                self.refuse(0x95, "an answer is larger than the client accepts")
 
     def send_bytes(self, data: bytes) -> None:
         """Queue bytes."""

@@ -36,7 +36,7 @@ class Group:
             index = (self._next + step) % count
             member = self.members[index]
             session = member.session
-            if session in besides or not (session.grant is None or session.grant.receive(topic)):
+            if session in besides or not _may_receive(session, topic):
                 continue
             if session.ready:
                 self._next = index + 1
@@ -47,6 +47,14 @@ class Group:
             self._next = self.members.index(second) + 1
         return second
 
+    def has_another(self, session: Session, topic: str) -> bool:
+        """Whether another member may be sent what is published to `topic`."""
+        return any(m.session is not session and _may_receive(m.session, topic) for m in self.members)
+
     def others_present(self, session: Session) -> bool:
         """Whether another member's client is connected."""
         return any(member.session is not session and member.session.outlet is not None for member in self.members)
+
+
+def _may_receive(session: Session, topic: str) -> bool:
+    return session.grant is None or session.grant.receive(topic)

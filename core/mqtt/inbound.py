@@ -131,8 +131,10 @@ class Inbound:
             topic, packet_id, qos, retain = packet.topic, packet.packet_id, packet.qos, packet.retain
             extra = properties_of(packet) if is_v5 else None
             level = 1 if packet_id else 0
-            unusual = retain or packet_id == 0 or qos is _EXACTLY_ONCE or extra or (is_v5 and packet.topic_alias)
-            if unusual or topic not in allowed:  # anything but what sensors do all day
+            usual = not (retain or packet_id == 0 or qos is _EXACTLY_ONCE or extra)
+            if usual and is_v5:
+                usual = not (packet.topic_alias or packet.subscription_ids)
+            if not usual or topic not in allowed:  # anything but what sensors do all day
                 known = self._examine(packet, extra)
                 if known is None:
                     break
@@ -147,7 +149,10 @@ class Inbound:
             index += 1
         if messages:
             batch = Batch(messages, Receipt(), client_id, packet_ids, resent)
-            self._hand_over(batch, twos, len(messages) * packet_bytes)
+            # The mean says nothing of a large message that came among many small packets of other kinds.
+            is_all = len(messages) == end
+            size = len(messages) * packet_bytes if is_all else sum(message.size for message in messages)
+            self._hand_over(batch, twos, size)
         if self._verdict is not None:
             verdict, self._verdict = self._verdict, None
             if not self.ended:
@@ -325,17 +330,20 @@ class Inbound:
         """A PUBREL came: the identifier may be used for another message."""
         session, packet_id = self._session, packet.packet_id
         if packet_id not in session.received:
+            # It may have been released on an earlier connection, and that may not be on disk yet.
             self._receiver.counters.add("mqtt_unknown_acknowledgements_total")
-            self._client.send(PubCompPacket(packet_id, reason_code=PubCompReasonCode.PACKET_ID_NOT_FOUND))
-            return
-        session.received.discard(packet_id)
-        self._receiver.journal.promise(session).then(lambda kept: self._complete(packet_id, kept))
+            barrier = self._receiver.journal.caught_up if session.key else KEPT
+            reason = PubCompReasonCode.PACKET_ID_NOT_FOUND
+        else:
+            session.received.discard(packet_id)
+            barrier, reason = self._receiver.journal.promise(session), PubCompReasonCode.SUCCESS
+        barrier.then(lambda kept: self._complete(PubCompPacket(packet_id, reason_code=reason), kept))
 
-    def _complete(self, packet_id: int, kept: bool) -> None:
+    def _complete(self, packet: PubCompPacket, kept: bool) -> None:
         if self.ended:
             return
         if kept:
-            self._client.send(PubCompPacket(packet_id))
+            self._client.send(packet)
         else:
             self._client.disk_refuses()
 

@@ -18,7 +18,7 @@ from core.commits import Barrier, Commits, Work
 from core.message import Message
 from core.mqtt import records
 from core.mqtt.parcels import Parcel
-from core.mqtt.records import Changes, Delivery, QueuedRecord, SessionRecord, SubscriptionRecord
+from core.mqtt.records import Changes, Delivery, QueuedRecord, Ranges, SessionRecord, SubscriptionRecord
 from core.mqtt.session import Kept, Session, Subscription
 from core.store import ensure_room
 from core.telemetry import get_logger
@@ -27,17 +27,19 @@ log = get_logger("core.mqtt.journal")
 
 ROW_MAX_BYTES = 1 << 20  # of messages in a row, so that one slow client does not keep more than that from going
 ROW_MAX_MESSAGES = 2_048
+SPARSE_BYTES = 16 << 10  # a row of this size of which a quarter is owed is written anew, so that the rest can go
 KEPT = Barrier(kept=True)
 
 
 class Row:
     """Messages that are owed: `live` counts the deliveries that are, `stored` is whether it is on disk."""
 
-    __slots__ = ("deliveries", "id", "live", "messages", "size", "stored", "waiting")
+    __slots__ = ("deliveries", "id", "live", "messages", "size", "stored", "waiting", "whole")
 
     def __init__(self, identity: int) -> None:
         self.id = identity
         self.live = 0
+        self.whole = 0  # deliveries that it was written with
         self.stored = False
         self.size = 0
         self.messages: list[Message] = []
@@ -49,12 +51,18 @@ class Row:
         """Whether the next message belongs in a new one."""
         return self.size >= ROW_MAX_BYTES or len(self.messages) >= ROW_MAX_MESSAGES
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether most of what it holds on disk is not owed any more."""
+        return self.stored and self.size >= SPARSE_BYTES and 0 < self.live * 4 <= self.whole
+
     def add(self, session: Session, number: int, parcel: Parcel) -> None:
         """A message is owed to a session."""
         if not self.messages or self.messages[-1] is not parcel.message:
             self.messages.append(parcel.message)
             self.size += parcel.message.size
         self.live += 1
+        self.whole += 1
         index = len(self.messages) - 1
         self.deliveries.append(
             Delivery(index, session.key, number, parcel.qos, parcel.retain, parcel.group, parcel.ids)
@@ -72,13 +80,17 @@ class Journal:
         self._barrier = Barrier()
         self._last_key = 0
         self._last_row = 0
+        self._flying = KEPT  # the commit that is on its way
         self._rows: list[Row] = []
         self._ended: list[int] = []
+        self._unforgotten: dict[str, int] = {}  # sessions whose end is not on disk yet: client and key
         self._changed: dict[Session, None] = {}
         self._progressed: dict[Session, None] = {}
         self._subscriptions: dict[tuple[int, str], Subscription | None] = {}
         self._retained: dict[str, Message | None] = {}
+        self._retained_flying: dict[str, Message | None] = {}
         self._finished: list[int] = []
+        self._sparse: dict[int, Kept] = {}
         if commits is not None:
             commits.join(self)
 
@@ -91,6 +103,27 @@ class Journal:
     def barrier(self) -> Barrier:
         """Settled when everything gathered so far is on disk."""
         return self._barrier if self._commits is not None else KEPT
+
+    @property
+    def caught_up(self) -> Barrier:
+        """Settled when everything that it was told before is on disk: for an answer that memory alone could give."""
+        if self._commits is not None and self._has_gathered():
+            self._commits.soon()
+            return self._barrier
+        return self._flying
+
+    def still_has(self, client_id: str) -> bool:
+        """Whether the disk may have a session of a client that has ended."""
+        return client_id in self._unforgotten
+
+    def still_retains(self, topic: str) -> bool:
+        """Whether the disk may have a retained message that was cleared."""
+        return topic in self._retained or topic in self._retained_flying
+
+    @property
+    def retained_changes(self) -> int:
+        """How many retained messages it has to write."""
+        return len(self._retained)
 
     # -- what the broker tells ----------------------------------------------------------------------------------------
 
@@ -105,21 +138,21 @@ class Journal:
                 self._subscriptions[session.key, subscription.pattern] = subscription
         return self.promise(session)
 
-    def end(self, session: Session) -> Barrier:
+    def end(self, session: Session) -> None:
         """A session has ended, and with it everything that it was owed."""
         owed = list(session.kept.values())
         session.kept.clear()
         session.end()
         if not session.key or self._commits is None:
-            return KEPT
+            return
         self._changed.pop(session, None)
         self._progressed.pop(session, None)
         self._ended.append(session.key)
-        session.key = 0
+        self._unforgotten[session.client_id] = session.key
+        session.key, session.stored_expiry = 0, -1
         self._commits.soon()
         # Other members of its shared subscriptions may be owed the same from this commit on, and not before.
         self._barrier.then(partial(self._drop_all, owed))
-        return self._barrier
 
     def promise(self, session: Session) -> Barrier:
         """The session itself has changed: its client came or went, or QoS 2 identifiers did."""
@@ -163,6 +196,8 @@ class Journal:
         kept.live -= 1
         if not kept.live:
             self._finished.append(kept.id)
+        elif kept.is_sparse:
+            self._sparse[kept.id] = kept
         if self._commits is not None:
             self._commits.later()
 
@@ -190,18 +225,26 @@ class Journal:
     def gather(self) -> Work | None:
         """This turn's promises; what nobody waits for is submitted beside them, where a full disk does not stop it."""
         self._submit_progress()
-        if not (self._rows or self._changed or self._ended or self._subscriptions or self._retained):
+        if not self._has_gathered():
             return None
         assert self._commits is not None
         barrier, self._barrier = self._barrier, Barrier()
+        self._flying = barrier
         rows, self._rows = [row for row in self._rows if row.live], []
         gathered = (rows, self._ended, self._changed, self._subscriptions, self._retained)
+        self._retained_flying = self._retained
         self._ended, self._changed, self._subscriptions, self._retained = [], {}, {}, {}
         changes, path = _changes(*gathered), self._commits.store.path
+        ended, expiries = set(gathered[1]), [record.expiry for record in changes.sessions]
 
         def written(_: object, error: Exception | None) -> None:
+            self._flying, self._retained_flying = KEPT, {}
             if error is None:
                 self._stored(rows)
+                self._unforgotten = {name: key for name, key in self._unforgotten.items() if key not in ended}
+                for session, expiry in zip(gathered[2], expiries, strict=True):
+                    if session.key:
+                        session.stored_expiry = expiry
             else:
                 log.error("sessions cannot be stored; clients are not acknowledged", error=error)
                 self._gather_again(*gathered)
@@ -209,12 +252,22 @@ class Journal:
 
         return Work(lambda connection: _write(connection, changes, path), written)
 
+    def _has_gathered(self) -> bool:
+        return bool(self._rows or self._changed or self._ended or self._subscriptions or self._retained)
+
     def _submit_progress(self) -> None:
         commits, progressed, finished = self._commits, self._progressed, self._finished
-        self._progressed, self._finished = {}, []
+        sparse = [row for row in self._sparse.values() if row.is_sparse]
+        self._progressed, self._finished, self._sparse = {}, [], {}
         if commits is None or not (progressed or finished):
             return
-        rows = [_record(session) for session in progressed if session.key]
+        sessions = [_record(session) for session in progressed if session.key]
+        for row in sparse:
+            row.whole = row.live
+
+        def write(connection: sqlite3.Connection) -> None:
+            records.progress(connection, sessions, finished)
+            records.shrink(connection, [row.id for row in sparse])
 
         def written(_: object, error: Exception | None) -> None:
             if error is not None:
@@ -224,7 +277,7 @@ class Journal:
                 commits.refused(error)
                 commits.later()
 
-        commits.store.submit(lambda connection: records.progress(connection, rows, finished), written)
+        commits.store.submit(write, written)
 
     def _stored(self, rows: Iterable[Row]) -> None:
         for row in rows:
@@ -252,7 +305,7 @@ class Journal:
         owed = (delivery.session for record in stored.queued for delivery in record.deliveries)
         subscribed = (record.session for record in stored.subscriptions)
         self._last_key = max(*(record.key for record in stored.sessions), *owed, *subscribed, 0, 0)
-        self._last_row = max((record.id for record in stored.queued), default=0)
+        self._last_row = stored.last_row
 
 
 def _changes(
@@ -280,9 +333,16 @@ def _record(session: Session) -> SessionRecord:
     kept = session.kept
     last = session.last_number
     floor = next(iter(kept), last + 1)
-    # Only what was in flight can be done beyond the floor, so this looks at SPAN_MAX numbers at most.
-    highest = session.highest_done
-    done = [number for number in range(floor, highest + 1) if number not in kept]
+    done: Ranges = []
+    following = floor
+    for number in kept:
+        if number > session.highest_done:
+            break
+        if number > following:
+            done.append((following, number - 1))
+        following = number + 1
+    if following <= session.highest_done:
+        done.append((following, session.highest_done))
     return SessionRecord(
         session.key, session.client_id, session.owner, session.expiry, session.away_since, last, floor, done,
         list(session.released.values()), sorted(session.received),

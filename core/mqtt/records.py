@@ -6,9 +6,10 @@ in `done`. All identifiers are given by `journal`.
 """
 
 import sqlite3
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -30,6 +31,7 @@ CREATE TABLE IF NOT EXISTS mqtt_subscriptions(
 CREATE TABLE IF NOT EXISTS mqtt_queued(id INTEGER PRIMARY KEY, block BLOB NOT NULL, deliveries BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS mqtt_retained(topic TEXT PRIMARY KEY, block BLOB NOT NULL);
 """
+Ranges = list[tuple[int, int]]  # of numbers, first and last, ascending
 TABLES = ("mqtt_sessions", "mqtt_subscriptions", "mqtt_queued", "mqtt_retained")
 
 
@@ -37,8 +39,8 @@ TABLES = ("mqtt_sessions", "mqtt_subscriptions", "mqtt_queued", "mqtt_retained")
 class SessionRecord:
     """A row of `mqtt_sessions`; `away_since` is ms since the epoch, None while the client is connected.
 
-    `done` are numbers from `floor` on that are not owed any more, `released` those that wait for PUBCOMP, `received`
-    the packet identifiers of QoS 2 publishes that the client has not released.
+    `done` are ranges of numbers (first, last) from `floor` on that are not owed any more, `released` numbers that wait
+    for PUBCOMP, `received` the packet identifiers of QoS 2 publishes that the client has not released.
     """
 
     key: int
@@ -48,7 +50,7 @@ class SessionRecord:
     away_since: int | None
     last_number: int
     floor: int
-    done: list[int]
+    done: Ranges
     released: list[int]
     received: list[int]
 
@@ -120,6 +122,7 @@ class Stored:
     subscriptions: list[SubscriptionRecord]
     queued: list[QueuedRecord]
     retained: list[Message]
+    last_row: int  # of `mqtt_queued`, those that cannot be read included
 
 
 def write(connection: sqlite3.Connection, changes: Changes) -> None:
@@ -163,6 +166,46 @@ def progress(connection: sqlite3.Connection, sessions: Iterable[SessionRecord], 
     _execute_all(connection, "DELETE FROM mqtt_queued WHERE id = ?", ((identity,) for identity in finished))
 
 
+def shrink(connection: sqlite3.Connection, identities: Iterable[int]) -> None:
+    """Write rows anew with what is still owed of them, so that one message does not keep a million bytes on disk."""
+    for identity in identities:
+        row = connection.execute("SELECT block, deliveries FROM mqtt_queued WHERE id = ?", (identity,)).fetchone()
+        if row is None:
+            continue
+        messages, owed = _messages(row[0], f"queued messages {identity}"), _deliveries(row[1])
+        owed = [d for d in owed if d.index < len(messages) and is_owed(_state(connection, d.session), d.number)]
+        places = {index: place for place, index in enumerate(dict.fromkeys(d.index for d in owed))}
+        if owed:
+            connection.execute(
+                "UPDATE mqtt_queued SET block = ?, deliveries = ? WHERE id = ?",
+                (
+                    blocks.encode([messages[index] for index in places]),
+                    _encode(replace(d, index=places[d.index]) for d in owed),
+                    identity,
+                ),
+            )
+
+
+def is_owed(state: tuple[int, Ranges] | None, number: int) -> bool:
+    """Whether a session, whose floor and ranges `state` has, is owed a number; None is a session that has ended."""
+    if state is None or number < state[0]:
+        return False
+    place = bisect_right(state[1], number, key=lambda one: one[0]) - 1
+    return place < 0 or number > state[1][place][1]
+
+
+def _state(connection: sqlite3.Connection, session: int) -> tuple[int, Ranges] | None:
+    row = connection.execute("SELECT floor, done FROM mqtt_sessions WHERE key = ?", (session,)).fetchone()
+    try:
+        return (row[0], _ranges(row[1])) if row is not None else None
+    except (TypeError, ValueError):
+        return 0, []  # damaged: everything
+
+
+def _ranges(blob: bytes) -> Ranges:
+    return [(first, last) for first, last in orjson.loads(blob)]
+
+
 def load(connection: sqlite3.Connection) -> Stored:
     """Everything, sessions and queued messages in the order of their keys; what cannot be read is logged and left."""
     connection.text_factory = lambda text: text.decode(errors="replace")  # a damaged name must not stop the daemon
@@ -191,7 +234,8 @@ def _load(connection: sqlite3.Connection) -> Stored:
         for topic, block in connection.execute("SELECT * FROM mqtt_retained")
         if (messages := _messages(block, f"retained message of {topic}"))
     ]
-    return Stored(sessions, subscriptions, queued, retained)
+    (last_row,) = connection.execute("SELECT coalesce(max(id), 0) FROM mqtt_queued").fetchone()
+    return Stored(sessions, subscriptions, queued, retained, last_row)
 
 
 def salvage(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
@@ -225,7 +269,8 @@ def _deliveries(blob: bytes) -> list[Delivery]:
 
 def _session(row: tuple[Any, ...]) -> SessionRecord | None:
     try:
-        return SessionRecord(*row[:7], *(list(orjson.loads(numbers)) for numbers in row[7:]))
+        lists: list[Any] = [_ranges(row[7]), *(list(orjson.loads(numbers)) for numbers in row[8:])]
+        return SessionRecord(*row[:7], *lists)
     except (TypeError, ValueError) as error:
         log.error("damaged on disk", what=f"the session of {row[1]}", error=error)
         return None

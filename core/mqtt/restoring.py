@@ -2,7 +2,7 @@
 
 from core.mqtt.journal import Row
 from core.mqtt.parcels import Parcel
-from core.mqtt.records import SessionRecord, Stored
+from core.mqtt.records import SessionRecord, Stored, is_owed
 from core.mqtt.router import Router
 from core.mqtt.session import House, Session, Subscription, packet_id_of
 
@@ -16,22 +16,21 @@ def restore(stored: Stored, house: House, router: Router) -> list[Session]:
             router.subscribe(
                 Subscription(session, s.pattern, s.qos, s.no_local, s.retain_as_published, s.identifier)
             )
-    records = {record.key: (record, set(record.done), set(record.released)) for record in stored.sessions}
+    states = {record.key: (record.floor, record.done) for record in stored.sessions}
+    released = {record.key: set(record.released) for record in stored.sessions}
     for queued in stored.queued:
         row = Row(queued.id)
         row.stored = True
+        row.size, row.whole = sum(message.size for message in queued.messages), len(queued.deliveries)
         row.live = 1  # our own, so that it is not over before all of it has been looked at
         parcels: dict[tuple[int, int, bool, str, tuple[int, ...]], Parcel] = {}
         for d in queued.deliveries:
-            if d.session not in records or d.index >= len(queued.messages):
-                continue
-            record, done, released = records[d.session]
-            if d.number < record.floor or d.number in done:
+            if d.index >= len(queued.messages) or not is_owed(states.get(d.session), d.number):
                 continue
             session = sessions[d.session]
             session.last_number = max(session.last_number, d.number)
             row.live += 1
-            if d.number in released:
+            if d.number in released[d.session]:
                 session.kept[d.number] = row
                 session.released[packet_id_of(d.number)] = d.number
                 continue
@@ -48,9 +47,9 @@ def restore(stored: Stored, house: House, router: Router) -> list[Session]:
 def _session(record: SessionRecord, house: House) -> Session:
     session = Session(record.client_id, record.owner, house)
     session.key = record.key
-    session.expiry = record.expiry
+    session.expiry = session.stored_expiry = record.expiry
     session.away_since = record.away_since
     session.last_number = record.last_number
-    session.highest_done = max(record.done, default=0)
+    session.highest_done = record.done[-1][1] if record.done else 0
     session.received = set(record.received)
     return session

@@ -136,10 +136,13 @@ class Router:
         patterns = [pattern for pattern in session.subscriptions if pattern in self._groups]
         if not patterns or not (ended or all(self._groups[p].others_present(session) for p in patterns)):
             return slow
-        for parcel in session.give_up_shared():
+
+        def has_taker(parcel: Parcel) -> bool:
             group = self._groups.get(parcel.group)
-            if group is not None:
-                slow += self._deliver_to_one(group, parcel.message, {session})
+            return group is not None and group.has_another(session, parcel.message.topic)
+
+        for parcel in session.give_up_shared(has_taker):
+            slow += self._deliver_to_one(self._groups[parcel.group], parcel.message, {session})
         return slow
 
     def _deliver_to_one(self, group: Group, message: Message, besides: set[Session]) -> set[Session]:

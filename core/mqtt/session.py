@@ -32,6 +32,7 @@ from core.telemetry import Counters
 SPAN_MAX = 4_096  # numbers between the oldest and the newest in flight, so that what is done needs few words on disk
 PACKET_IDS = 65_535
 FAIR_BYTES = 256 << 10  # in line for a client that is there, however much waits for others
+ENTRY_BYTES = 200  # what an entry of a line costs beside its message, which others may share; those on disk included
 
 
 class SlowConsumer(Exception):
@@ -76,11 +77,17 @@ class Outlet(Protocol):
 
 
 class Kept(Protocol):
-    """Where deliveries are kept on disk: `live` are still owed, `stored` once they are committed."""
+    """Where deliveries are kept on disk: `whole` of them, of which `live` are still owed, `stored` once committed."""
 
     id: int
     live: int
     stored: bool
+    whole: int
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether most of what is there is not owed any more."""
+        ...
 
 
 class Keeper(Protocol):
@@ -126,9 +133,9 @@ class Session:
     """The state of one client identifier; `key` is its number on disk, 0 when it ends with its connection."""
 
     __slots__ = (
-        "_house", "_inflight", "_waiting", "_waiting_bytes", "arriving", "away_since", "client_id", "expires",
-        "expiry", "grant", "highest_done", "kept", "key", "last_number", "outlet", "owner", "received", "released",
-        "subscriptions", "unsaved",
+        "_house", "_inflight", "_restored", "_waiting", "_waiting_bytes", "_zeros", "arriving", "away_since",
+        "client_id", "expires", "expiry", "grant", "highest_done", "kept", "key", "last_number", "outlet", "owner",
+        "received", "released", "stored_expiry", "subscriptions", "unsaved",
     )  # fmt: skip
 
     def __init__(self, client_id: str, owner: str | None, house: House) -> None:
@@ -136,6 +143,7 @@ class Session:
         self.owner = owner  # the principal that began it
         self.key = 0
         self.expiry = 0  # seconds that it outlives its connection
+        self.stored_expiry = -1  # as it is on disk, -1 while it is not there
         self.expires: float | None = None  # monotonic seconds, while its client is away
         self.away_since: int | None = None  # ms since the epoch
         self.grant: Grant | None = None
@@ -152,11 +160,18 @@ class Session:
         self._inflight: dict[int, tuple[Parcel, int]] = {}
         self._waiting: deque[tuple[Parcel, int, bool]] = deque()  # with number (0 for QoS 0), and whether sent before
         self._waiting_bytes = 0
+        self._zeros = 0  # how many in `_waiting` have QoS 0
+        self._restored = 0  # the last number that was on disk at the start
 
     @property
     def ready(self) -> bool:
         """Whether its client is there and takes what it is sent."""
         return self.outlet is not None and not self._waiting and not self.outlet.is_congested()
+
+    @property
+    def in_line(self) -> int:
+        """How many messages wait to be sent."""
+        return len(self._waiting)
 
     @property
     def waiting(self) -> int:
@@ -190,6 +205,7 @@ class Session:
         """Owe again what was on disk at the start; called in the order of the numbers."""
         self.kept[number] = kept
         # Nobody knows what was sent before the crash; MQTT lets DUP say "perhaps" (5.0 section 3.3.1.1).
+        self._restored = number
         self._wait(parcel, number, duplicate=True)
 
     def acknowledge(self, *packet_ids: int) -> int:
@@ -257,7 +273,13 @@ class Session:
             self._enter(parcel)
             self._waiting.appendleft((parcel, number, True))
         self._inflight.clear()
-        self._drop_waiting(lambda parcel: not grant.receive(parcel.message.topic), "not authorized")
+        self.drop_forbidden()
+
+    def drop_forbidden(self) -> None:
+        """Leave out what waits and may not be received any more."""
+        grant = self.grant
+        if grant is not None:
+            self._drop_waiting(lambda parcel: not grant.receive(parcel.message.topic), "not authorized")
 
     def send_again(self) -> None:
         """Go on where the last connection ended; when CONNACK is on its way."""
@@ -281,16 +303,16 @@ class Session:
         self._inflight.clear()
         self.released.clear()
 
-    def give_up_shared(self) -> list[Parcel]:
-        """Take out what other members of shared subscriptions may be sent instead: what was not sent, or not
+    def give_up_shared(self, has_taker: Callable[[Parcel], bool]) -> list[Parcel]:
+        """Take out what other members of shared subscriptions can be sent instead: what was not sent, or not
         acknowledged with QoS 1. What was sent with QoS 2 is this client's for ever (MQTT 5 section 4.8.2).
         """
-        given = [(p, number) for p, number in self._inflight.values() if p.group and p.qos == 1]
+        given = [(p, number) for p, number in self._inflight.values() if p.group and p.qos == 1 and has_taker(p)]
         for _, number in given:
             del self._inflight[packet_id_of(number)]
         staying: deque[tuple[Parcel, int, bool]] = deque()
         for parcel, number, duplicate in self._waiting:
-            if parcel.group and not (duplicate and parcel.qos == 2):
+            if parcel.group and not (duplicate and parcel.qos == 2) and has_taker(parcel):
                 self._leave(parcel)
                 given.append((parcel, number))
             else:
@@ -320,7 +342,7 @@ class Session:
 
     def _transmit(self, parcel: Parcel, number: int, *, duplicate: bool) -> None:
         assert self.outlet is not None
-        if parcel.expires_at is not None and parcel.expires_at <= self._house.at:
+        if self._has_expired(parcel, number, duplicate=duplicate):
             self._house.counters.dropped("expired")
             self._finish(number)
         elif not number:
@@ -331,6 +353,13 @@ class Session:
                 self._inflight[packet_id] = parcel, number
             else:
                 self._finish(number)
+
+    def _has_expired(self, parcel: Parcel, number: int, *, duplicate: bool) -> bool:
+        """Whether it must not be sent (any more). What was sent already must be sent again (MQTT 5 section 4.4)."""
+        if parcel.expires_at is None or parcel.expires_at > self._house.at:
+            return False
+        # Of QoS 2 the client may have kept the identifier; of QoS 1 that only a crash marks as sent, most was not.
+        return not duplicate or (parcel.qos == 1 and number <= self._restored)
 
     def _release(self, packet_id: int) -> None:
         """Send PUBREL, when the PUBREC that it answers is on disk."""
@@ -370,17 +399,17 @@ class Session:
 
     def _enter(self, parcel: Parcel) -> None:
         size = parcel.message.size
-        self._waiting_bytes += size
+        self._waiting_bytes += size + ENTRY_BYTES
+        self._zeros += not parcel.qos
         parcel.holders += 1
-        if parcel.holders == 1:
-            self._house.queued_bytes += size
+        self._house.queued_bytes += ENTRY_BYTES + (size if parcel.holders == 1 else 0)
 
     def _leave(self, parcel: Parcel) -> None:
         size = parcel.message.size
-        self._waiting_bytes -= size
+        self._waiting_bytes -= size + ENTRY_BYTES
+        self._zeros -= not parcel.qos
         parcel.holders -= 1
-        if not parcel.holders:
-            self._house.queued_bytes -= size
+        self._house.queued_bytes -= ENTRY_BYTES + (0 if parcel.holders else size)
 
     def _has_room(self, parcel: Parcel) -> bool:
         """Whether a message may join the line, after dropping QoS 0 for it; it is counted when it may not."""
@@ -404,6 +433,8 @@ class Session:
         return True
 
     def _drop_one_qos0(self) -> bool:
+        if not self._zeros:
+            return False
         for index, (parcel, number, _) in enumerate(self._waiting):
             if not number:
                 del self._waiting[index]

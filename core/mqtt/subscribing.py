@@ -23,9 +23,11 @@ from core.mqtt.groups import PREFIX, split
 from core.mqtt.journal import KEPT, Journal
 from core.mqtt.limits import Limits
 from core.mqtt.parcels import Parcel
-from core.mqtt.retained import Retained
+from core.mqtt.retained import RETAINED_MAX, Retained
 from core.mqtt.router import Router
-from core.mqtt.session import Session, Subscription
+from core.mqtt.session import Session, SlowConsumer, Subscription
+
+FILTERS_BYTES_MAX = 4 << 20  # of memory for the filters of one client: a thousand of ten levels
 
 GRANTED = (
     SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE,
@@ -77,6 +79,7 @@ class Subscribing:
         self._client = client
         self._session = session
         self._grant = grant
+        self._filters_bytes = sum(map(topics.footprint, session.subscriptions))
 
     def subscribe(self, packet: SubscribePacket) -> None:
         """Answer with SUBACK when what was granted is on disk, then send the retained messages."""
@@ -91,14 +94,17 @@ class Subscribing:
         granted: list[str] = []
         retained: list[Parcel] = []
         barrier = KEPT
-        for wanted in packet.topic_filters:
+        last = {wanted.pattern: place for place, wanted in enumerate(packet.topic_filters)}
+        for place, wanted in enumerate(packet.topic_filters):
             refusal = self._refusal(wanted.pattern)
+            codes.append(refusal or GRANTED[int(wanted.max_qos)])
             if refusal is None:
-                codes.append(GRANTED[int(wanted.max_qos)])
                 granted.append(wanted.pattern)
-                barrier = self._add(wanted, packet.subscription_id or 0, retained)
-            else:
-                codes.append(refusal)
+                is_last = last[wanted.pattern] == place  # a filter that stands there many times is answered once
+                barrier = self._add(wanted, packet.subscription_id or 0, retained if is_last else None)
+            if len(retained) > RETAINED_MAX:
+                self._client.refuse(int(DisconnectReasonCode.QUOTA_EXCEEDED), "too many retained messages asked for")
+                return
         if granted:
             self._desk.subscriptions_changed(self._session, granted, subscribed=True)
         answer = SubAckPacket(packet.packet_id, codes)
@@ -118,8 +124,9 @@ class Subscribing:
         ended: list[str] = []
         barrier = KEPT
         for pattern in packet.patterns:
+            barrier = self._desk.journal.unsubscribed(self._session, pattern)  # the disk may still have it
             if self._desk.router.unsubscribe(self._session, pattern):
-                barrier = self._desk.journal.unsubscribed(self._session, pattern)
+                self._filters_bytes -= topics.footprint(pattern)
                 ended.append(pattern)
                 codes.append(UnsubAckReasonCode.SUCCESS)
             else:
@@ -129,8 +136,13 @@ class Subscribing:
         self._answer(barrier, UnsubAckPacket(packet.packet_id, codes))
 
     def _deliver(self, retained: list[Parcel]) -> None:
-        for parcel in retained:
-            self._session.deliver(parcel, bounded=False)
+        """Owe the client the retained messages: all of them, unless it still has others in line."""
+        bounded = self._session.in_line > 0
+        try:
+            for parcel in retained:
+                self._session.deliver(parcel, bounded=bounded)
+        except SlowConsumer:
+            self._client.refuse(int(DisconnectReasonCode.QUOTA_EXCEEDED), "too many messages in line")
 
     def _answer(self, barrier: Barrier, packet: Packet) -> None:
         def answer(kept: bool) -> None:
@@ -151,19 +163,22 @@ class Subscribing:
         except topics.InvalidTopic:
             return SubAckReasonCode.TOPIC_FILTER_INVALID
         subscriptions = self._session.subscriptions
-        if len(subscriptions) >= self._desk.limits.subscriptions and pattern not in subscriptions:
+        are_many = len(subscriptions) >= self._desk.limits.subscriptions
+        are_large = self._filters_bytes + topics.footprint(pattern) > FILTERS_BYTES_MAX
+        if (are_many or are_large) and pattern not in subscriptions:
             return SubAckReasonCode.QUOTA_EXCEEDED
         return None if self._grant.subscribe(topic_filter) else SubAckReasonCode.NOT_AUTHORIZED
 
-    def _add(self, wanted: TopicFilter, identifier: int, retained: list[Parcel]) -> Barrier:
+    def _add(self, wanted: TopicFilter, identifier: int, retained: list[Parcel] | None) -> Barrier:
         """Make one subscription, and add to `retained` what it is owed now."""
         as_published = wanted.retain_as_published and self._client.version == 5
         qos = int(wanted.max_qos)
         subscription = Subscription(self._session, wanted.pattern, qos, wanted.no_local, as_published, identifier)
         new = self._desk.router.subscribe(subscription)
+        self._filters_bytes += topics.footprint(wanted.pattern) if new else 0
         barrier = self._desk.journal.subscribed(subscription)
         handling = wanted.retain_handling
-        if wanted.pattern.startswith(PREFIX) or handling is RetainHandling.SEND_NEVER:
+        if retained is None or wanted.pattern.startswith(PREFIX) or handling is RetainHandling.SEND_NEVER:
             return barrier
         if handling is RetainHandling.SEND_IF_SUBSCRIPTION_NOT_EXISTS and not new:
             return barrier
