@@ -1,7 +1,7 @@
 """The cloud daemon: builds its parts from the targets backwards to the doors.
 
-Start: configuration, rules, database (inbox and embedded targets), deliveries, worker, broker, control socket,
-listeners. Ready means that the listeners accept. Stop: listeners first; what was accepted is committed and
+Start: configuration, rules, database (inbox and embedded targets), deliveries, worker, broker, listeners,
+control socket. Ready means that the listeners accept. Stop: listeners first; what was accepted is committed and
 acknowledged; the rest of the inbox and of the deliveries stays in the database for the next start.
 """
 
@@ -172,8 +172,8 @@ async def serve(config_path: Path, life: Life) -> None:
         await store.run(cloud.targets.open)
         commands = {"status": cloud.status, "clients": cloud.clients, "flush": cloud.flush}
         commands["recheck"] = gatekeeper.recheck
+        await cloud.open(contexts)
         async with ControlServer(directory / CONTROL_FILE, commands), asyncio.TaskGroup() as group:
-            await cloud.open(contexts)
             tasks = [group.create_task(work, name=name) for name, work in cloud.background()]
             life.on_reload(cloud.reload)
             life.watch("store", lambda: store.alive)

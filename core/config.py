@@ -14,6 +14,7 @@ Invariants:
 
 import errno
 import fcntl
+import hashlib
 import ipaddress
 import json
 import os
@@ -316,9 +317,21 @@ def _read(path: Path) -> dict[str, Any]:
     raise ConfigurationError(str(path), [problem])
 
 
+class ServerContext(ssl.SSLContext):
+    """A listener's side of TLS, and by which authorities, each the SHA-256 of its certificate's DER.
+
+    `vouching` are those of the listener's own `client_ca`, but for the `added`, which the daemon trusts for reasons of
+    its own. `chains` is the notebook of `core.mqtt.doors`: what a resumed session does not show again.
+    """
+
+    vouching: frozenset[str]
+    added: frozenset[str]
+    chains: dict[str, tuple[str, ...]]
+
+
 def server_context(
     tls: Tls, client_cas: Sequence[Path] = (), *, anonymous: bool = False, passwords: bool = False
-) -> ssl.SSLContext:
+) -> ServerContext:
     """TLS 1.2 or later for a listener whose `tls` has a certificate and key, configured or issued.
 
     Clients must show a certificate that `tls.client_ca` or one of `client_cas` has signed; where they may be
@@ -327,12 +340,15 @@ def server_context(
     """
     if tls.certificate is None or tls.key is None:
         raise ConfigurationError("tls", ["certificate and key are missing, and no local authority has issued them"])
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
+    context.chains = {}
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     _load_certificate(context, tls.certificate, tls.key)
     authorities = [*([tls.client_ca] if tls.client_ca else []), *client_cas]
     for authority in authorities:
         _load_authorities(context, authority)
+    context.added = frozenset().union(*map(_authorities_in, client_cas))
+    context.vouching = _authorities_in(tls.client_ca) - context.added if tls.client_ca else frozenset()
     if not (anonymous or passwords):
         context.verify_mode = ssl.CERT_REQUIRED  # without any authority too: then nobody gets in
     elif authorities:
@@ -374,6 +390,12 @@ def _load_authorities(context: ssl.SSLContext, path: Path) -> None:
         context.load_verify_locations(path)
     except ssl.SSLError as error:
         raise ConfigurationError(str(path), [f"holds no PEM certificates ({_reason(error)})"]) from None
+
+
+def _authorities_in(path: Path) -> frozenset[str]:
+    alone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _load_authorities(alone, path)
+    return frozenset(hashlib.sha256(der).hexdigest() for der in alone.get_ca_certs(binary_form=True))
 
 
 def _reason(error: ssl.SSLError) -> str:

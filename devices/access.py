@@ -3,11 +3,12 @@
 A CONNECT is judged in this order; the first that applies decides:
 
 1. A certificate. One that is registered must be active and belong to a thing. One of the local authority that is not
-   registered was removed. Any other was verified by the listener's own `client_ca`: its common name is the device.
+   registered was removed. Of any other the common name is the device, where the listener's `client_ca` vouches for it.
 2. A user name, where the listener takes passwords: the name of a thing.
 3. Nobody in particular, where the listener says `anonymous`: the policy of that name holds.
 
-Then `iot:Connect` must be allowed. Whatever policies say, topics of the server are closed to clients (`Reserved`).
+Then `iot:Connect` must be allowed. Whatever policies say, topics of the server are closed to clients (`Reserved`); what
+is open there without a policy, a policy that denies it closes.
 
 Will not verify certificates (TLS does), keep identities (`devices.registry`), nor read policies (`policy_files`).
 
@@ -18,7 +19,7 @@ Invariants:
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -30,7 +31,7 @@ from core.telemetry import Counters, get_logger
 from devices.conditions import Context
 from devices.logins import Logins
 from devices.policies import Decision, Permissions, PolicySet, select
-from devices.registry import Registered, Status, Thing
+from devices.registry import UPLINK, Registered, Status, Thing
 
 CHECKS_MAX = 1_000  # answers that a grant remembers per question; a device uses tens of topics
 CHECKED_CHARS_MAX = 256  # longer topics are decided each time, so that a flood of them costs no memory
@@ -59,7 +60,14 @@ BAD_LOGIN = ConnAckReasonCode.BAD_USER_NAME_OR_PASSWORD
 Register = Callable[[Peer, Callable[[], None]], bool]
 """Whether a certificate that is not registered is taken for registration; then calls back once it is, or is not."""
 
+Revoked = Callable[[Certificate], bool]
+"""Whether a certificate is on a revocation list."""
+
 log = get_logger("devices.access")
+
+
+def _nothing(_: Certificate) -> bool:
+    return False
 
 
 class Identities(Protocol):
@@ -120,7 +128,7 @@ class Refused(Exception):
 class DeviceAccess:
     """Decides about connections; see above. Run `logins.run()` beside it where a listener takes passwords.
 
-    `local_issuer` is the common name of the local authority, `revoked` holds issuer's common name and serial number.
+    `local_issuer` is the common name of the local authority, `revoked` says what is on a revocation list.
     """
 
     def __init__(
@@ -134,7 +142,7 @@ class DeviceAccess:
         local_issuer: str | None = None,
         logins: Logins | None = None,
         register: Register | None = None,
-        revoked: Collection[tuple[str, str]] = (),
+        revoked: Revoked = _nothing,
     ) -> None:
         self.registry = registry
         self.policies = policies
@@ -144,13 +152,13 @@ class DeviceAccess:
         self._counters = counters
         self._default_policies = default_policies
         self.local_issuer = local_issuer
-        self._revoked = _revocations(revoked)
+        self._revoked = revoked
         self._logged: set[tuple[str, str]] = set()
 
-    def replace(self, policies: PolicySet, revoked: Collection[tuple[str, str]] = ()) -> None:
+    def replace(self, policies: PolicySet, revoked: Revoked = _nothing) -> None:
         """Decide by these from now on; grants follow when the broker asks them to refresh."""
         self.policies = policies
-        self._revoked = _revocations(revoked)
+        self._revoked = revoked
         self._logged.clear()
 
     # -- CONNECT ------------------------------------------------------------------------------------------------------
@@ -188,18 +196,20 @@ class DeviceAccess:
 
     def _may_register(self, certificate: Certificate) -> bool:
         unknown = certificate.id not in self.registry.certificates
-        return unknown and not self._is_local(certificate) and not self._is_revoked(certificate)
+        return unknown and not self._is_local(certificate) and not self._revoked(certificate)
 
     # -- who is who ---------------------------------------------------------------------------------------------------
 
     def by_certificate(self, certificate: Certificate, *, registered: bool = False) -> Identity:
         """Whose certificate this is; `registered` when it must be in the registry. Raises Refused."""
-        if self._is_revoked(certificate):
+        if self._revoked(certificate):
             raise Refused("certificate on a revocation list")
         entry = self.registry.certificates.get(certificate.id)
         if entry is None:
             if registered or self._is_local(certificate):
                 raise Refused("certificate removed from the registry")
+            if not certificate.vouched:
+                raise Refused("certificate that is not registered, and that no client_ca vouches for")
             return self.by_name(certificate.subject.get("commonName", ""))
         if entry.status is not Status.ACTIVE:
             raise Refused(f"certificate {entry.status.lower().replace('_', ' ')}")
@@ -210,7 +220,7 @@ class DeviceAccess:
 
     def by_name(self, name: str) -> Identity:
         """The device of this name, for whose certificate the operator's own authority vouches. Raises Refused."""
-        if not _COMMON_NAME.fullmatch(name):
+        if not _COMMON_NAME.fullmatch(name) or name.startswith(UPLINK):
             raise Refused("certificate whose common name is no name of a thing")
         thing = self.registry.things.get(name)
         policies = thing.policies if thing is not None else ()
@@ -226,11 +236,15 @@ class DeviceAccess:
     def _identity(self, thing: Thing) -> Identity:
         return Identity(thing.name, thing.policies or self._default_policies, thing.attributes, attached=True)
 
+    def is_anothers(self, client_id: str, name: str | None) -> bool:
+        """Whether a client identifier belongs to another device than `name`: its name, or that of its uplink."""
+        edge = client_id.removeprefix(UPLINK)
+        if edge != client_id and name is not None and edge != name:
+            return True  # also when that edge is not registered: a client_ca may vouch for it
+        return any(each in self.registry.things and each != name for each in (client_id, edge))
+
     def _is_local(self, certificate: Certificate) -> bool:
         return self.local_issuer is not None and certificate.issuer.get("commonName") == self.local_issuer
-
-    def _is_revoked(self, certificate: Certificate) -> bool:
-        return (certificate.issuer.get("commonName", ""), _plain_serial(certificate.serial)) in self._revoked
 
     # -- refusals -----------------------------------------------------------------------------------------------------
 
@@ -317,7 +331,6 @@ class DeviceGrant:
 
     def _permissions_of(self, identity: Identity) -> Permissions:
         access = self._access
-        registered = self._client_id in access.registry.things
         context = Context(
             self._client_id,
             identity.name,
@@ -325,7 +338,7 @@ class DeviceGrant:
             self._peer.certificate,
             self._peer.address,
             attached=identity.attached,
-            client_is_thing=registered and self._client_id != identity.name,
+            client_is_thing=access.is_anothers(self._client_id, identity.name),
         )
         return Permissions(select(access.policies, identity.policies), context)
 
@@ -376,16 +389,18 @@ class DeviceGrant:
 
     def decide(self, verb: str, topic: str) -> Decision:
         """Whether the client may do one of VERBS to a topic, filter or client identifier, and why."""
-        if verb in ("publish", "retain"):
+        action, kind = VERBS[verb]
+        told = self._permissions.decide(action, f"{kind}/{topic}")
+        if verb in ("publish", "retain") and not self._refused:
             reserved = self._access.reserved.decide(topic, self.principal, retain=verb == "retain")
-            if reserved is not None and not self._refused:
+            denied = told.statement is not None and not told.allowed
+            if reserved is not None and not (reserved.allowed and denied):
                 return reserved
         if verb == "retain":  # needs both
             plain = self.decide("publish", topic)
             if not plain.allowed:
                 return plain
-        action, kind = VERBS[verb]
-        return self._permissions.decide(action, f"{kind}/{topic}")
+        return told
 
     def _ask(self, known: dict[str, bool], verb: str, topic: str) -> bool:
         allowed = self.decide(verb, topic).allowed
@@ -413,14 +428,6 @@ def explain(
 
 def _host(address: str) -> str:
     return address.rpartition(":")[0] or address
-
-
-def _revocations(revoked: Collection[tuple[str, str]]) -> frozenset[tuple[str, str]]:
-    return frozenset((issuer, _plain_serial(serial)) for issuer, serial in revoked)
-
-
-def _plain_serial(serial: str) -> str:
-    return serial.upper().lstrip("0")
 
 
 # -- without identities -----------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """The directory that keeps identities: closed to others, locked for makers, written to so that a power cut is safe.
 
 What root writes for a daemon belongs to the owner of the place where it is written (`as_owner`), or the daemon, which
-has a user of its own, could not read it. Will not decide what is kept: `devices.authority` and `devices.registry` do.
+has a user of its own, could not read it; and root follows nothing that the daemon's user has put there. Will not decide
+what is kept: `devices.authority` and `devices.registry` do.
 """
 
 import fcntl
@@ -70,17 +71,17 @@ def sync(directory: Path) -> None:
 
 @contextmanager
 def as_owner(path: Path) -> Iterator[None]:
-    """When root runs this: act as the owner of `path`, or of what is nearest above it; else nothing changes.
+    """When root runs this: act as the user to whom `path` belongs, or what is nearest above it; else nothing changes.
 
-    For commands only: the effective user is that of the whole process.
+    What lies anywhere below a user's directory is that user's, or root would follow what they have put there. Raises
+    StorageError for a symbolic link on the way that is not root's. For commands only: it is the whole process.
     """
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    owner = path.stat()
-    if os.geteuid() != 0 or owner.st_uid == 0 or not stat.S_ISDIR(owner.st_mode):
+    owner = _owner(path.absolute()) if os.geteuid() == 0 else None
+    if owner is None:
         yield
         return
-    group = os.getegid()
+    group, groups = os.getegid(), os.getgroups()
+    os.setgroups([])
     os.setegid(owner.st_gid)
     os.seteuid(owner.st_uid)
     try:
@@ -88,6 +89,26 @@ def as_owner(path: Path) -> Iterator[None]:
     finally:
         os.seteuid(0)
         os.setegid(group)
+        os.setgroups(groups)
+
+
+def _owner(path: Path) -> os.stat_result | None:
+    """The last directory on the way that is not root's; None when all are."""
+    owner = None
+    for place in (*reversed(path.parents), path):
+        try:
+            found = place.lstat()
+            if stat.S_ISLNK(found.st_mode):
+                if found.st_uid:
+                    words = "is a symbolic link that root does not follow; name the directory itself"
+                    raise StorageError(f"{place} {words}")
+                found = place.stat()
+        except FileNotFoundError:
+            break
+        except OSError as error:
+            raise refused(place, error) from None
+        owner = found if found.st_uid else owner
+    return owner
 
 
 def refused(path: Path, error: OSError) -> StorageError:

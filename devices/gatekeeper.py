@@ -2,7 +2,8 @@
 
 Builds the parts that the [devices] table names, and only those that are needed: no authority where no listener asks for
 one, no library for certificates where nothing is issued. Reading again is all or nothing: with a fault in any file,
-what was in force stays in force. Requests for provisioning are answered here, one client at a time.
+what was in force stays in force. The registry is read in a thread, which may have to wait for one that writes. Requests
+for provisioning are answered here, one client at a time.
 
 Will not decide about anybody: `access`, `provisioning` and `registration` do.
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from core.config import Listener, server_context
-from core.errors import ConfigurationError
+from core.errors import StorageError, TidegateError
 from core.message import Message
 from core.mqtt.broker import Broker
 from core.mqtt.connection import Connection
@@ -28,12 +29,13 @@ from devices.policies import PolicySet
 from devices.provisioning import Provisioning
 from devices.registration import Registration, Vendor, read_vendors
 from devices.registry import FILE, Registry
-from devices.revocations import Revoked
+from devices.revocations import Revocations
 from devices.templates import Template
 
 log = get_logger("devices.gatekeeper")
 
 REFRESH_SECONDS = 1.0  # how often the registry is looked at for changes by commands that could not tell us
+RECHECK_SECONDS = 0.2  # how long a device that was made by another waits, so that a crowd costs one look at everybody
 REQUESTS_MAX = 256  # for provisioning, waiting; a site that is switched on
 
 
@@ -45,7 +47,7 @@ class Rules:
 
     def __init__(self, section: DevicesSection) -> None:
         self.policies: PolicySet = policy_files.read(section.policies)
-        self.revoked: Revoked = revocations.read(section.revocation_lists)
+        self.revoked: Revocations = revocations.read(section.revocation_lists)
         self.templates: dict[str, Template] = template_files.load(section.provisioning)
         self.vendors: Sequence[Vendor] = read_vendors(section.registration_authorities, self.templates)
 
@@ -84,6 +86,7 @@ class Gatekeeper:
         self._listeners: Listeners | None = None
         self._sections: Sequence[Listener] = ()
         self._passwords = False  # whether a listener takes them
+        self._due: asyncio.TimerHandle | None = None  # the next look at every connection
         self._requests: asyncio.Queue[tuple[Connection, Message]] = asyncio.Queue(REQUESTS_MAX)
         self._counters = counters
         self._provisioning = Provisioning(
@@ -100,7 +103,7 @@ class Gatekeeper:
             reserved=Reserved(provisioning.PREFIXES, frames_under),
             local_issuer=self._local_issuer(),
             register=self._registration.register,
-            revoked=rules.revoked,
+            revoked=rules.revoked.revoke,
         )
 
     def guard(self, broker: Broker, listeners: Listeners) -> None:
@@ -117,38 +120,40 @@ class Gatekeeper:
     def contexts(self, listeners: Sequence[Listener]) -> list[ssl.SSLContext | None]:
         """The TLS side of each listener, its certificate issued here where it has none of its own.
 
-        Raises ConfigurationError that names the file that is missing or bad.
+        Raises ConfigurationError that names the file that is missing or bad, and then changes nothing.
         """
+        contexts = [self._context(listener) for listener in listeners]
+        issuer = self._local_issuer()
         self._sections = listeners
         self._passwords = any(listener.passwords for listener in listeners)
-        return [self._context(listener) for listener in listeners]
+        self.access.local_issuer = issuer
+        return contexts
 
     def reload(self) -> None:
         """Read policies, revocation lists, templates and certificates again.
 
-        Raises ConfigurationError, and then changes nothing. Connections that lose no right to be here stay.
+        Raises ConfigurationError or StorageError, and then changes nothing that was in force. Connections that lose no
+        right to be here stay.
         """
         rules = Rules(self._section)
         self._renew()
         self._policies = rules.policies
         self._provisioning.templates = rules.templates
         self._registration.vendors = rules.vendors
-        self._registry.refresh()
-        self.access.replace(rules.policies, rules.revoked)
+        self.access.replace(rules.policies, rules.revoked.revoke)
         self._recheck()
 
     async def recheck(self, _: dict[str, Any]) -> dict[str, Any]:
         """A command has changed the registry: let it hold for live connections at once."""
-        changed = self._registry.refresh()
+        changed = await asyncio.to_thread(self._registry.refresh)
         self._recheck()
-        try:
-            self._renew()  # the first device makes the authority, which listeners trust from then on
-        except ConfigurationError as error:
-            log.warning("the listeners' certificates cannot be read again", error=error)
+        self._try_to_renew()  # the first device makes the authority, which listeners trust from then on
         return {"changed": changed}
 
     def close(self) -> None:
         """Close the registry."""
+        if self._due is not None:
+            self._due.cancel()
         self._registry.close()
 
     # -- certificates -------------------------------------------------------------------------------------------------
@@ -164,6 +169,12 @@ class Gatekeeper:
         if self._listeners is not None:
             self._listeners.renew(contexts)
 
+    def _try_to_renew(self) -> None:
+        try:
+            self._renew()
+        except TidegateError as error:
+            log.warning("the listeners' certificates cannot be read again", error=error)
+
     def _context(self, listener: Listener) -> ssl.SSLContext | None:
         tls = listener.tls
         if tls is None:
@@ -174,7 +185,6 @@ class Gatekeeper:
         clients = [authority.ca for authority in self._section.registration_authorities]
         if tls.client_ca is None or (self._home / CA).exists():
             clients.append(self._authority().path)
-            self.access.local_issuer = self._authority().common_name
         return server_context(tls, clients, anonymous=listener.anonymous, passwords=listener.passwords)
 
     # -- provisioning -------------------------------------------------------------------------------------------------
@@ -204,23 +214,44 @@ class Gatekeeper:
         if broker is None or session is None or grant is None:
             return
         client_id, certificate = session.client_id, connection.peer.certificate
-        reply = await self._provisioning.answer(client_id, grant.principal, certificate, message)
+
+        def still_allowed() -> bool:
+            return grant.refresh() and grant.publish(message.topic, retain=message.retain)
+
+        reply = await self._provisioning.answer(client_id, grant.principal, certificate, message, still_allowed)
         if reply is None:
             return
         if reply.changed:
-            self._recheck()
+            if self.access.local_issuer is None:
+                self._try_to_renew()
+            self._recheck_soon()
         # It may hold a private key: for the connection that asked, and not for who has its identifier by now.
-        if broker.connection(client_id) is connection:
-            broker.send(client_id, Message(reply.topic, reply.payload, 1, received_at=broker.at))
+        broker.reply(connection, Message(reply.topic, reply.payload, received_at=broker.at))
 
     # -- changes ------------------------------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
+        readable = True
         while True:
             await asyncio.sleep(REFRESH_SECONDS)
-            if self._registry.refresh():
+            try:
+                changed = await asyncio.to_thread(self._registry.refresh)
+            except StorageError as error:
+                if readable:
+                    log.error("the registry cannot be read; what it said before holds", error=error)
+                readable = False
+                continue
+            readable = True
+            if changed:
                 self._recheck()
 
+    def _recheck_soon(self) -> None:
+        if self._due is None:
+            self._due = asyncio.get_running_loop().call_later(RECHECK_SECONDS, self._recheck)
+
     def _recheck(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
         if self._broker is not None:
             self._broker.recheck()

@@ -93,14 +93,11 @@ Statement:
     Action: iot:Connect
     Resource: "client/*"
     Condition: { Bool: { "tidegate:ClientIdIsThing": "false" } }
-  - Sid: Everything
+  - Sid: AllButTopicsOfTheServer
     Effect: Allow
-    Action: [iot:Publish, iot:RetainPublish, iot:Receive, iot:Subscribe, "iot:*Shadow*"]
-    Resource: "*"
-  - Sid: ButNoIdentityOfItsOwn
-    Effect: Deny
-    Action: iot:Publish
-    Resource: ["topic/$aws/certificates/*", "topic/$aws/provisioning-templates/*"]
+    Action: [iot:Publish, iot:RetainPublish, iot:Receive, iot:Subscribe]
+    Resource: ["topic/*", "topicfilter/*"]
+    Condition: { StringNotLike: { "tidegate:Topic": ["$aws/*", "$tidegate/*"] } }
 """,
 }
 

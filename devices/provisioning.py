@@ -19,7 +19,8 @@ Invariants:
    the reply was lost, gives the same reply again.
 3. Keys, signatures and the disk are worked on one at a time, in threads; at most `HOOKS_MAX` hooks run and
    `REQUESTS_MAX` requests wait. At most `PENDING_MAX` certificates wait for their things, `PENDING_PER_CLIENT` of one
-   client; the oldest makes room.
+   client; the oldest of that client, or of the claim that has the most, makes room.
+4. A claim that ends, or loses the right to ask, while its request waits or its hook thinks makes no device.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ import re
 import secrets
 import ssl
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -43,8 +45,8 @@ from devices.authority import Authority
 from devices.enrolment import Conflict, enrol
 from devices.errors import CertificateError, RegistryError
 from devices.intrinsics import UnusableParameter
-from devices.registry import Registry
-from devices.templates import CERTIFICATE_ID, Template
+from devices.registry import Registry, Status
+from devices.templates import CERTIFICATE_ID, Plan, Template
 
 PREFIXES = ("$aws/certificates/", "$aws/provisioning-templates/")  # what clients may publish to, for this service
 
@@ -67,13 +69,14 @@ _TOPIC = re.compile(
 _OPERATIONS = {"create": "CreateKeysAndCertificate", "create-from-csr": "CreateCertificateFromCsr"}
 
 Result: TypeAlias = dict[str, Any]
+Outcome: TypeAlias = tuple[Result, bool]  # and whether a thing was made or changed
 
 log = get_logger("devices.provisioning")
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What to tell the client that asked; `changed`: the registry did, so live connections' rights may have, too."""
+    """What to tell the client that asked; `changed`: a thing did, so live connections' rights may have, too."""
 
     topic: str
     payload: bytes
@@ -96,6 +99,7 @@ class _Claimant:
     client_id: str
     principal: str | None
     certificate_id: str
+    registered: bool  # by the authority of the box, or just in time
 
 
 @dataclass(slots=True)
@@ -137,39 +141,47 @@ class Provisioning:
         self._hooks = asyncio.Semaphore(HOOKS_MAX)
 
     async def answer(
-        self, client_id: str, principal: str | None, certificate: Certificate | None, message: Message
-    ) -> Reply | None:
-        """The reply to what a client published below PREFIXES; None when that is no request."""
+        self, client_id: str, principal: str | None, certificate: Certificate | None, message: Message,
+        still_allowed: Callable[[], bool],
+    ) -> Reply | None:  # fmt: skip
+        """The reply to what a client published below PREFIXES; None when that is no request.
+
+        `still_allowed` is asked before a device is made: whether the client might publish the request now, too.
+        """
         topic = _TOPIC.fullmatch(message.topic)
         if topic is None:
             return None
-        claimant = _Claimant(client_id, principal, certificate.id if certificate else "")
+        id_ = certificate.id if certificate else ""
+        claimant = _Claimant(client_id, principal, id_, id_ in self._registry.certificates)
         operation = _OPERATIONS.get(topic["create"], "RegisterThing")
         dumps = cbor.dumps if topic["format"] == "cbor" else orjson.dumps
         try:
-            result = await self._admit(topic, claimant, message.payload)
+            result, changed = await self._admit(topic, claimant, message.payload, still_allowed)
         except Refused as refused:
             self._counters.add("provisioning_rejected_total", operation=operation, error=refused.code)
             log.warning("provisioning refused", operation=operation, client=client_id, error=refused)
             body = {"statusCode": refused.status, "errorCode": refused.code, "errorMessage": str(refused)}
             return Reply(f"{message.topic}/rejected", dumps(body))
         self._counters.add("provisioning_accepted_total", operation=operation)
-        return Reply(f"{message.topic}/accepted", dumps(result), changed=topic["template"] is not None)
+        return Reply(f"{message.topic}/accepted", dumps(result), changed)
 
-    async def _admit(self, topic: re.Match[str], claimant: _Claimant, payload: bytes) -> Result:
+    async def _admit(
+        self, topic: re.Match[str], claimant: _Claimant, payload: bytes, still_allowed: Callable[[], bool]
+    ) -> Outcome:
         if self._requests >= REQUESTS_MAX:
             raise Refused(429, "Throttling", "too many requests at once; try again later")
         self._requests += 1
         try:
             request = _request(payload, topic["format"])
             if topic["template"]:
-                return await self._explained(self._register_thing(topic["template"], claimant, request))
+                work = self._register_thing(topic["template"], claimant, request, still_allowed)
+                return await self._explained(work)
             return await self._explained(self._create(topic["create"], claimant, request))
         finally:
             self._requests -= 1
 
-    async def _explained(self, work: Awaitable[Result]) -> Result:
-        """The result, or Refused for everything that is somebody's mistake. Paths and policies are not for devices."""
+    async def _explained(self, work: Awaitable[Outcome]) -> Outcome:
+        """The outcome, or Refused for everything that is somebody's mistake. Paths and policies are not for devices."""
         try:
             return await work
         except (UnusableParameter, RegistryError) as error:
@@ -189,7 +201,7 @@ class Provisioning:
 
     # -- certificates -------------------------------------------------------------------------------------------------
 
-    async def _create(self, operation: str, claimant: _Claimant, request: Mapping[str, Any]) -> Result:
+    async def _create(self, operation: str, claimant: _Claimant, request: Mapping[str, Any]) -> Outcome:
         csr = request.get("certificateSigningRequest") if operation == "create-from-csr" else None
         if operation == "create-from-csr" and not isinstance(csr, str):
             raise Refused(400, "InvalidRequest", "certificateSigningRequest is missing, a PEM text")
@@ -199,7 +211,7 @@ class Provisioning:
         token = secrets.token_urlsafe(TOKEN_BYTES)
         self._remember(token, _Pending(claimant, certificate_id, pem, self._clock() + TOKEN_SECONDS))
         result = {"certificateId": certificate_id, "certificatePem": pem, "certificateOwnershipToken": token}
-        return result | ({"privateKey": key} if key else {})
+        return result | ({"privateKey": key} if key else {}), False
 
     def _issue(self, csr: str | None) -> tuple[str, str]:
         """Certificate and key, the key empty when the device keeps its own; runs in a thread."""
@@ -218,43 +230,59 @@ class Provisioning:
         if len(own) >= PENDING_PER_CLIENT:
             del self._pending[own[0]]
         elif len(self._pending) >= PENDING_MAX:
-            del self._pending[next(iter(self._pending))]
+            ((most, _),) = Counter(each.claimant.principal for each in self._pending.values()).most_common(1)
+            del self._pending[next(old for old, each in self._pending.items() if each.claimant.principal == most)]
         self._pending[token] = pending
 
     # -- things -------------------------------------------------------------------------------------------------------
 
-    async def _register_thing(self, name: str, claimant: _Claimant, request: Mapping[str, Any]) -> Result:
+    async def _register_thing(
+        self, name: str, claimant: _Claimant, request: Mapping[str, Any], still_allowed: Callable[[], bool]
+    ) -> Outcome:
         template = self.templates.get(name)
         if template is None:
             raise Refused(404, "ResourceNotFound", f"there is no provisioning template {name[:80]!r}")
         parameters = _parameters(request)
         pending = self._owned(request.get("certificateOwnershipToken"), claimant)
         if pending.asked == (name, parameters) and pending.result is not None:
-            return pending.result
+            return pending.result, False
         if pending.asked is not None:
             raise Refused(400, "InvalidCertificateOwnershipToken", "the certificate ownership token was used already")
         pending.asked = (name, parameters)
         try:
-            pending.result = await self._provision(template, claimant, pending, parameters)
+            pending.result, changed = await self._provision(template, claimant, pending, parameters, still_allowed)
         finally:
             if pending.result is None:
                 pending.asked = None  # nothing was made: the device may try again with the certificate it has
-        return pending.result
+        return pending.result, changed
 
     async def _provision(
-        self, template: Template, claimant: _Claimant, pending: _Pending, parameters: Mapping[str, str]
-    ) -> Result:
+        self, template: Template, claimant: _Claimant, pending: _Pending, parameters: Mapping[str, str],
+        still_allowed: Callable[[], bool],
+    ) -> Outcome:  # fmt: skip
         if template.hook is not None:
             async with self._hooks:
                 parameters = await _approved(template, claimant, pending, parameters)
         plan = template.plan(parameters, {CERTIFICATE_ID: pending.certificate_id})
         async with self._turn:
-            thing, _ = await asyncio.to_thread(enrol, self._registry, plan, pending.pem, self._policies())
+            if not still_allowed():
+                raise _ended()
+            changed = await asyncio.to_thread(self._enrol, plan, claimant, pending.pem, self._policies())
         log.info(
-            "a device was provisioned", thing=thing.name, template=template.name,
+            "a device was provisioned", thing=plan.thing, template=template.name,
             claim=claimant.principal, client=claimant.client_id, certificate=pending.certificate_id,
         )  # fmt: skip
-        return {"deviceConfiguration": plan.configuration, "thingName": thing.name}
+        return {"deviceConfiguration": plan.configuration, "thingName": plan.thing}, changed
+
+    def _enrol(self, plan: Plan, claimant: _Claimant, pem: str, policies: Container[str]) -> bool:
+        """Carry the plan out, in a thread; whether a thing was made or changed. Raises Refused if the claim ended."""
+        with self._registry.transaction():  # which begins with what commands beside us have written
+            claim = self._registry.certificates.get(claimant.certificate_id)
+            if claimant.registered and (claim is None or claim.status is not Status.ACTIVE):
+                raise _ended()
+            before = self._registry.things.get(plan.thing)
+            after, _ = enrol(self._registry, plan, pem, policies)
+        return before != after
 
     def _owned(self, token: object, claimant: _Claimant) -> _Pending:
         pending = self._pending.get(token) if isinstance(token, str) else None
@@ -262,6 +290,10 @@ class Provisioning:
             words = "the certificate ownership token is not, or no longer, valid for this client; create a certificate"
             raise Refused(400, "InvalidCertificateOwnershipToken", words)
         return pending
+
+
+def _ended() -> Refused:
+    return Refused(403, "AccessDenied", "the claim may not ask for this any more")
 
 
 async def _approved(

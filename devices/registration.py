@@ -6,7 +6,7 @@ at AWS it is sent away once, so devices that know AWS connect again and are in a
 certificate waits as PENDING_ACTIVATION for an operator, nobody is let in, and a message that rules can hear says so.
 
 TLS has verified the certificate up to an authority of the listener before anyone asks here; what its holder may do,
-`devices.access` decides.
+`devices.access` decides. What a vendor's authority has not signed itself, but one below it has, is not registered.
 
 Invariants:
 1. What is registered, revoked or waiting is never registered again, nor changed.
@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import orjson
 
@@ -48,7 +48,6 @@ class Vendor:
     """An authority whose certificates are registered when they come: `id` is the SHA-256 of its certificate's DER."""
 
     id: str
-    subject: Mapping[str, str]
     template: Template | None
 
 
@@ -65,7 +64,7 @@ def read_vendors(authorities: Sequence[RegistrationAuthority], templates: Mappin
         elif template is not None:
             problems += [f"{path}.template: {words}" for words in _unfit(template)]
         try:
-            vendors += [Vendor(key, subject, template) for key, subject in _certificates(each.ca)]
+            vendors += [Vendor(key, template) for key in _certificates(each.ca)]
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             problems.append(f"{path}.ca: {each.ca} holds no PEM certificate of an authority: {error}")
     if problems:
@@ -96,8 +95,9 @@ class Registration:
         self._waiting: deque[tuple[Certificate, Vendor, Done]] = deque()  # the first is being worked on
 
     def vendor(self, certificate: Certificate) -> Vendor | None:
-        """The authority here that has issued a certificate which TLS has verified."""
-        return next((vendor for vendor in self.vendors if vendor.subject == certificate.issuer), None)
+        """The authority here that has itself signed a certificate, by the chain that TLS has verified, as at AWS."""
+        signer = certificate.authorities[:1]
+        return next((vendor for vendor in self.vendors if (vendor.id,) == signer), None)
 
     def register(self, peer: Peer, done: Done) -> bool:
         """Whether the certificate, which is not registered, is one of these authorities; then `done` is called once.
@@ -180,13 +180,11 @@ def _unfit(template: Template) -> Iterator[str]:
             yield f"{template.name} has the parameter {name}; a certificate provides AWS::IoT::Certificate:: {known}"
 
 
-def _certificates(path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """ID and subject of each authority in a PEM file."""
+def _certificates(path: Path) -> list[str]:
+    """The ID of each authority in a PEM file."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(path)
-    found: list[dict[str, Any]] = context.get_ca_certs()
+    found = context.get_ca_certs(binary_form=True)
     if not found:
         raise ValueError("its basic constraints do not say that it is one")
-    for der, certificate in zip(context.get_ca_certs(binary_form=True), found, strict=True):
-        subject = {name: value for part in certificate["subject"] for name, value in part}
-        yield hashlib.sha256(der).hexdigest(), subject
+    return [hashlib.sha256(der).hexdigest() for der in found]

@@ -42,6 +42,7 @@ USABLE_MAX = 10  # certificates of a thing that are not revoked: the current one
 PEM_CHARS_MAX = 16_384  # a certificate has about 700
 ATTRIBUTES_MAX = 50  # as at AWS
 PASSWORD_CHARS_MAX = 256  # of the hash, which has about 100
+UPLINK = "tidegate-edge-"  # an edge's name follows, in the client identifier of its connection to a cloud
 
 _THING_NAME = re.compile(r"[a-zA-Z0-9:_-]{1,128}")
 _POLICY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -154,7 +155,8 @@ class Registry:
     def refresh(self) -> bool:
         """Read what other processes have changed; whether they had changed anything since the last call.
 
-        Costs microseconds when they have not. Raises StorageError; what was known stays then.
+        Costs microseconds when they have not, and waits for a thread that writes here: on an event loop, call it in a
+        thread. Raises StorageError; what was known stays then.
         """
         with self._lock:
             try:
@@ -195,6 +197,8 @@ class Registry:
         check_thing_name(name)
         with self._changing() as state:
             before = state.things.get(name)
+            if before is None and name.startswith(UPLINK):
+                raise RegistryError(f"{name!r}: names that begin with {UPLINK} are those of edges at their cloud")
             if before is None and len(state.things) >= THINGS_MAX:
                 raise RegistryError(f"there are {THINGS_MAX:,} devices already, which is the most")
             thing = before or Thing(name, {}, (), None, _now_ms())

@@ -1,7 +1,7 @@
 """The edge daemon: builds its parts in the order in which a message meets them from behind, then opens the doors.
 
 Start: configuration, rules, identities, buffer (recovered if it is damaged), gateway and broker with its sessions,
-control socket, listeners, uplink. Ready means that the listeners accept. Stop: listeners first, so that nothing new
+listeners, control socket, uplink. Ready means that the listeners accept. Stop: listeners first, so that nothing new
 comes in; what was accepted is committed and acknowledged; then the uplink and the buffer are closed. Nothing waits for
 the cloud at either end.
 """
@@ -139,8 +139,8 @@ async def serve(config_path: Path, life: Life) -> None:
         buffer = await _open_buffer(directory / BUFFER_FILE, config.uplink, counters)
         edge = Edge(config, rules, buffer, gatekeeper, counters)
         commands = {"status": edge.status, "clients": edge.clients, "recheck": gatekeeper.recheck}
+        await edge.open(contexts)
         async with ControlServer(directory / CONTROL_FILE, commands), asyncio.TaskGroup() as group:
-            await edge.open(contexts)
             tasks = [group.create_task(work, name=name) for name, work in edge.background(uplink_context)]
             life.on_reload(edge.reload)
             life.watch("buffer", lambda: buffer.alive)

@@ -1,7 +1,8 @@
 """A guarded edge as a real process, and who comes to its doors: with certificates, passwords, forgeries, or nothing.
 
 `Gate` has four listeners: `mutual` is `tls = {}` and nothing else, `passwords` and `company` are over TLS too, `open`
-is for anonymous clients on loopback. Devices are made and changed by the real commands.
+is for anonymous clients on loopback. Devices are made and changed by the real commands; those of a vendor are
+registered when they come, and wait for their activation.
 """
 
 import datetime
@@ -9,8 +10,9 @@ import os
 import signal
 import socket
 import ssl
+from asyncio import BaseTransport
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from mqtt5 import DisconnectPacket
 from typer.testing import CliRunner
 
 from core.config import ClientTls, HostPort, client_context
+from core.mqtt.access import Certificate
+from core.mqtt.doors import certificate_of
 from tests.wire import PATIENCE_SECONDS, Refused, Wire
 from tidegate.devices import app
 from tidegate.processes import Daemon, free_port
@@ -38,6 +42,7 @@ edge.data_dir = "edge"
 [devices]
 policies = "policies"
 revocation_lists = ["company.crl"]
+registration_authorities = [{{ ca = "vendor.pem" }}]
 [[listeners]]
 address = "{mutual}"
 tls = {{}}
@@ -76,32 +81,45 @@ class Credentials:
 class Company:
     """An authority whose key the tests have: one of their own, or that of a box, to forge with."""
 
-    def __init__(self, certificate: Path, key: Path) -> None:
+    def __init__(self, certificate: Path, key: Path, chain: tuple[Path, ...] = ()) -> None:
         self.certificate = certificate
+        self.chain = chain
         self._issuer = x509.load_pem_x509_certificate(certificate.read_bytes()).subject
         self._key = serialization.load_pem_private_key(key.read_bytes(), None)
         assert isinstance(self._key, ec.EllipticCurvePrivateKey)
 
     @classmethod
-    def make(cls, directory: Path, name: str) -> "Company":
+    def make(cls, directory: Path, name: str, subject: x509.Name | None = None) -> "Company":
         """A new one: a self-signed certificate that may sign."""
-        made = issue(directory, name, None, authority=True)
+        made = issue(directory, name, None, authority=True, subject=subject)
         assert made.certificate is not None
         assert made.key is not None
         return cls(made.certificate, made.key)
 
     def issue(self, directory: Path, name: str, ca: Path | None = None, **more: Any) -> Credentials:
         """A certificate by this authority; `ca` is by which its owner knows the broker."""
-        return issue(directory, name, (self._issuer, self._key), ca=ca or self.certificate, **more)
+        made = issue(directory, name, (self._issuer, self._key), ca=ca or self.certificate, **more)
+        assert made.certificate is not None
+        with made.certificate.open("ab") as file:
+            file.writelines(path.read_bytes() for path in reversed(self.chain))
+        return made
 
-    def revoke(self, file: Path, *revoked: Credentials) -> None:
-        """Write a revocation list that names exactly these."""
+    def below(self, directory: Path, name: str) -> "Company":
+        """An authority that this one has signed; who has a certificate of it shows that one too."""
+        made = self.issue(directory, name, authority=True)
+        assert made.certificate is not None
+        assert made.key is not None
+        return Company(made.certificate, made.key, (*self.chain, made.certificate))
+
+    def revoke(self, file: Path, *revoked: Credentials, extension: x509.ExtensionType | None = None) -> None:
+        """Write a revocation list that names exactly these, each with an extension if there is one."""
         now = datetime.datetime.now(datetime.UTC)
         builder = x509.CertificateRevocationListBuilder(self._issuer, now, now + datetime.timedelta(days=1))
         for credentials in revoked:
             assert credentials.certificate is not None
             serial = x509.load_pem_x509_certificate(credentials.certificate.read_bytes()).serial_number
             entry = x509.RevokedCertificateBuilder(serial, now)
+            entry = entry.add_extension(extension, critical=True) if extension else entry
             builder = builder.add_revoked_certificate(entry.build())
         signed = builder.sign(self._key, hashes.SHA256())
         file.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
@@ -109,11 +127,11 @@ class Company:
 
 def issue(
     directory: Path, name: str, by: tuple[x509.Name, Any] | None, *, ca: Path | None = None, authority: bool = False,
-    days: tuple[int, int] = (-1, 1),
+    days: tuple[int, int] = (-1, 1), subject: x509.Name | None = None,
 ) -> Credentials:  # fmt: skip
     """A new certificate, valid from `days[0]` to `days[1]` from now, signed by an issuer and its key or by itself."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    subject = subject or named(name)
     issuer, issuer_key = by or (subject, key)
     builder = (
         x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
@@ -121,6 +139,8 @@ def issue(
         .not_valid_after(now + datetime.timedelta(days=days[1]))
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
     )
     signed = builder.sign(issuer_key, hashes.SHA256())
     certificate, key_file = (directory / f"{name}.{suffix}" for suffix in ("pem", "key"))
@@ -128,6 +148,32 @@ def issue(
     form, unencrypted = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, unencrypted))
     return Credentials(certificate, key_file, ca or certificate)
+
+
+def named(common_name: str) -> x509.Name:
+    """A subject that is a common name alone."""
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
+
+
+def shown(
+    server: ssl.SSLContext, client: ssl.SSLContext, session: ssl.SSLSession | None = None
+) -> tuple[Certificate, ssl.SSLObject]:
+    """What a listener makes of a client's certificate, and the client's end. Raises ssl.SSLError when it refuses."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = server.wrap_bio(to_server, to_client, server_side=True)
+    theirs = client.wrap_bio(to_client, to_server, server_hostname="localhost", session=session)
+    waiting = [theirs, ours]
+    while waiting:
+        end = waiting.pop(0)
+        try:
+            end.do_handshake()
+        except ssl.SSLWantReadError:
+            waiting.append(end)
+    with suppress(ssl.SSLWantReadError):
+        theirs.read()  # the tickets of TLS 1.3
+    certificate = certificate_of(BaseTransport({"ssl_object": ours}))
+    assert certificate is not None
+    return certificate, theirs
 
 
 # -- clients -----------------------------------------------------------------------------------------------------------
@@ -193,7 +239,7 @@ class Device:
 
 
 class Gate:
-    """A guarded edge in a directory of its own; `company` is the authority of its operator."""
+    """A guarded edge in a directory of its own; `company` is the authority of its operator, `vendor` of a supplier."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -201,6 +247,7 @@ class Gate:
         self.company = Company.make(directory, "company")
         self.server = self.company.issue(directory, "server")
         self.company.revoke(directory / "company.crl")
+        self.vendor = Company.make(directory, "vendor")
         (directory / "policies").mkdir()
         self.config = directory / "edge.toml"
         self.config.write_text(CONFIG.format(**self.address))

@@ -40,9 +40,13 @@ class Registry:
         self.certificates = {**self.certificates, certificate_id: Registered(certificate_id, thing, status, "", 0, 0)}
 
 
-def certificate(common_name: str, *, issuer: str = LOCAL, id_: str = "c1", serial: str = "0A1B") -> Certificate:
+def certificate(
+    common_name: str, *, issuer: str = LOCAL, id_: str = "c1", serial: str = "0A1B", vouched: bool | None = None
+) -> Certificate:
+    """As a listener reports it whose client_ca is the plant's."""
     subject = {"commonName": common_name} if common_name else {"organizationName": "nobody"}
-    return Certificate(id_, subject, {"commonName": issuer}, serial, b"")
+    is_vouched = issuer == PLANT if vouched is None else vouched
+    return Certificate(id_, subject, {"commonName": issuer}, serial, b"", (f"id of {issuer}",), is_vouched)
 
 
 def peer(common_name: str | None = None, *, anonymous: bool = False, passwords: bool = False, **more: Any) -> Peer:
@@ -130,12 +134,19 @@ def test_a_common_name_that_is_no_name_of_a_thing_is_refused(name: str) -> None:
     assert admitted(access, peer("good", issuer=PLANT), "x").principal == "good"
 
 
-@pytest.mark.parametrize("serial", ["0A1B", "a1b", "A1B"])
-def test_a_certificate_on_a_revocation_list_lets_nobody_in(registry: Registry, serial: str) -> None:
-    access = access_to(registry, revoked={(PLANT, serial)})
+def test_a_common_name_that_no_client_ca_vouches_for_is_nobodys(registry: Registry) -> None:
+    registry.add("lathe")
+    access = access_to(registry)
+    for name in ("lathe", "unheard-of"):
+        assert asked(access, peer(name, issuer="vendor", id_="v1"), name) is NOT_AUTHORIZED
+        assert asked(access, peer(name, issuer=PLANT, id_="p1", vouched=False), name) is NOT_AUTHORIZED
+
+
+def test_a_certificate_on_a_revocation_list_lets_nobody_in(registry: Registry) -> None:
+    access = access_to(registry, revoked=lambda certificate: certificate.id == "p2")
     assert asked(access, peer("lathe", issuer=PLANT, id_="p2"), "lathe") is NOT_AUTHORIZED
-    assert admitted(access, peer("lathe", issuer=PLANT, id_="p3", serial="0A1C"), "lathe").principal == "lathe"
-    assert admitted(access, peer("press"), "press").principal == "press"  # the same number of another authority
+    assert admitted(access, peer("lathe", issuer=PLANT, id_="p3"), "lathe").principal == "lathe"
+    assert admitted(access, peer("press"), "press").principal == "press"
 
 
 # -- client identifiers -----------------------------------------------------------------------------------------------
@@ -159,6 +170,30 @@ def test_the_identifier_of_another_device_is_not_to_be_had(registry: Registry) -
     assert asked(access, peer("press"), "press-2") is NOT_AUTHORIZED
     assert asked(access, peer(anonymous=True), "press-2") is NOT_AUTHORIZED
     assert asked(access, peer(anonymous=True), "press-3") is not NOT_AUTHORIZED
+
+
+@pytest.mark.parametrize("thing", ["tidegate-edge", "tidegate", "tidegate-edge-hall-2"])
+@pytest.mark.parametrize("registered", [True, False])
+def test_no_device_takes_the_identifier_of_an_edge_by_a_clever_name(thing: str, registered: bool) -> None:
+    registry = Registry()
+    registry.add(thing)
+    registry.certify("c1", thing)
+    if registered:
+        registry.add("hall")
+    assert asked(access_to(registry), peer(thing), "tidegate-edge-hall") is NOT_AUTHORIZED
+    assert admitted(access_to(registry), peer(thing), thing).principal == thing
+
+
+def test_an_authority_vouches_for_no_device_whose_name_is_the_identifier_of_an_edge() -> None:
+    access = access_to(Registry())
+    assert asked(access, peer("tidegate-edge-hall", issuer=PLANT), "tidegate-edge-hall") is NOT_AUTHORIZED
+    assert admitted(access, peer("hall", issuer=PLANT), "tidegate-edge-hall").principal == "hall"
+
+
+def test_without_a_name_an_edge_is_believed_its_identifier_unless_it_is_registered(registry: Registry) -> None:
+    access = access_to(registry)
+    assert admitted(access, peer(anonymous=True), "tidegate-edge-hall").principal is None
+    assert asked(access, peer(anonymous=True), "tidegate-edge-press") is NOT_AUTHORIZED
 
 
 # -- user names and passwords -----------------------------------------------------------------------------------------
@@ -228,6 +263,16 @@ def test_without_credentials_nobody_gets_in_unless_the_listener_says_so(registry
     assert grant.publish("plant/1", retain=True)
     assert grant.subscribe("#")
     assert grant.receive("plant/1")
+
+
+@pytest.mark.parametrize("topic", ["$aws/events/#", "$aws/things/#", "$aws/certificates/#", "$tidegate/frames/#"])
+def test_nobody_in_particular_hears_what_is_between_the_server_and_its_devices(topic: str) -> None:
+    grant = admitted(access_to(Registry(), reserved=SHADOWS), peer(anonymous=True), "x")
+    one = topic.replace("#", "press/shadow/update")
+    assert not grant.subscribe(topic)
+    assert not grant.receive(one)
+    assert not grant.publish(one, retain=False)
+    assert not grant.publish(one, retain=True)
 
 
 def test_the_anonymous_policy_can_be_replaced(registry: Registry) -> None:
@@ -340,6 +385,20 @@ def test_without_a_certificate_an_edge_is_believed_where_the_listener_lets_it_in
     assert at_cloud(kind, None).publish(frames.topic("hall", "telemetry"), retain=False)
 
 
+def test_a_policy_that_denies_an_edge_its_frames_wins(registry: Registry) -> None:
+    registry.add("press", policies=("mine",))
+    own = frames.topic("press", "telemetry")
+    for resource, allowed in [("*", False), ("topic/$tidegate/*", False), ("topic/plant/*", True)]:
+        everything = '{Effect: Allow, Action: "*", Resource: "*"}'
+        mine = allowing(everything, f'{{Effect: Deny, Action: iot:Publish, Resource: "{resource}"}}')
+        grant = admitted(access_to(registry, {"mine": mine}, reserved=FRAMES), peer("press"), "tidegate-edge-press")
+        assert grant.publish(own, retain=False) is allowed
+        assert not grant.publish(own, retain=True)
+        decision = explain(access_to(registry, {"mine": mine}, reserved=FRAMES), "press", "publish", own)
+        assert decision.allowed is allowed
+        assert (decision.statement is None) is allowed
+
+
 def test_frames_are_for_the_cloud_only(registry: Registry) -> None:
     topic = frames.topic("press", "telemetry")
     assert not admitted(access_to(registry), peer("press"), "press").publish(topic, retain=False)
@@ -394,7 +453,7 @@ def test_a_certificate_that_is_given_to_another_thing_ends_the_connection(regist
 def test_a_revocation_list_that_is_loaded_ends_live_connections(registry: Registry) -> None:
     access = access_to(registry)
     grant = admitted(access, peer("lathe", issuer=PLANT, id_="p1"), "lathe")
-    access.replace(BUILT_IN, {(PLANT, "A1B")})
+    access.replace(BUILT_IN, lambda certificate: certificate.id == "p1")
     assert not grant.refresh()
 
 

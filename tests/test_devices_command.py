@@ -353,6 +353,14 @@ def test_a_password_is_read_from_a_pipe_without_its_lines_end(site: Site) -> Non
     assert "1 to 1,024 bytes" in site.fails("add", "e", "--password", input="x" * 100_000)
 
 
+def test_a_password_that_is_no_text_gives_a_sentence_and_no_device(site: Site) -> None:
+    (site.directory / "secret").write_bytes(b"\xff\xfe")
+    with (site.directory / "secret").open("rb") as typed:
+        assert "the password is not UTF-8 text" in site.fails("add", "a", "--password", stdin=typed)
+    assert "secret is not UTF-8 text" in site.fails("add", "a", "--password-file", "secret")
+    assert site.json("list") == []
+
+
 def test_a_password_typed_on_a_terminal_is_asked_twice_and_never_shown(site: Site) -> None:
     terminal, end = pty.openpty()
     with ThreadPoolExecutor() as beside, os.fdopen(end, "wb", closefd=False) as screen:
@@ -440,6 +448,28 @@ def test_mistakes_give_a_sentence_and_change_nothing(site: Site) -> None:
     assert site.json("list") == before
     for name in ("press-8", "other"):
         assert not (site.directory / name).exists()
+
+
+@pytest.mark.parametrize("option", ["--out", "--csr", "--password-file", "--host"])
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_what_could_not_be_printed_is_refused_before_anything_is_registered(
+    site: Site, option: str, form: tuple[str, ...]
+) -> None:
+    name = os.fsdecode(b"oo\xff")
+    (site.directory / name).write_text("secret")
+    assert "UTF-8" in site.fails("add", "press-7", option, name, *form, code=2)
+    assert site.json("list") == []
+    site.json("add", "press-7")
+    if option in ("--out", "--csr", "--host"):
+        assert "UTF-8" in site.fails("rotate", "press-7", option, name, *form, code=2)
+        assert len(site.json("show", "press-7")["certificates"]) == 1
+
+
+def test_a_ca_file_of_another_form_is_not_overwritten(site: Site) -> None:
+    (site.directory / "press-7").mkdir()
+    (site.directory / "press-7" / "ca.pem").write_bytes(b"\x30\x82\xff")
+    assert "ca.pem is there already" in site.fails("add", "press-7")
+    assert site.json("list") == []
 
 
 # -- whose files -------------------------------------------------------------------------------------------------------

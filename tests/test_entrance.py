@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mqtt5 import ConnAckPacket, ConnAckReasonCode, ConnectPacket
+from mqtt5 import ConnAckPacket, ConnAckReasonCode, ConnectPacket, PublishPacket
 from pydantic import ValidationError
 
 from core.config import HostPort, Listener
 from tests import gates
-from tests.gates import NOT_AUTHORIZED, TLS_VERSIONS, Credentials, Gate, SecureWire, endings, refusal
+from tests.gates import EVERYTHING, NOT_AUTHORIZED, TLS_VERSIONS, Credentials, Gate, SecureWire, endings, named, refusal
 from tests.site import wait_until
 from tests.wire import PATIENCE_SECONDS, Device, Wire
 from tidegate.processes import Daemon, free_port
@@ -33,6 +33,7 @@ both_tls = pytest.mark.parametrize("tls", TLS_VERSIONS, ids=lambda tls: tls.name
 TOOL_VERSION = {4: "mqttv311", 5: "mqttv5"}
 GUESSERS = 40  # more than may wait from one host
 CLOSED_IN_TLS = (ssl.SSLError, EOFError, ConnectionResetError)  # who gets further hears CONNACK, which is Refused
+DOORS = ("mutual", "passwords", "company")  # with TLS
 BUSY, WRONG = int(ConnAckReasonCode.SERVER_BUSY), int(ConnAckReasonCode.BAD_USER_NAME_OR_PASSWORD)
 
 
@@ -220,6 +221,39 @@ def test_a_certificate_that_the_box_could_have_signed_but_has_not_registered_let
     for door, ca in (("mutual", forged.ca), ("passwords", forged.ca), ("company", gate.company.certificate)):
         context = Credentials(forged.certificate, forged.key, ca).context()
         assert refusal(lambda d=door, c=context: gate.open(d, context=c).connect("x")) == NOT_AUTHORIZED
+
+
+@both_tls
+def test_a_vendor_makes_nobody_a_device_by_its_name(gate: Gate, tls: ssl.TLSVersion, tmp_path: Path) -> None:
+    """Neither itself nor by an authority below it, which may call itself like the operator's."""
+    victim = gate.add(gate.policy(EVERYTHING))
+    colleague = gate.new_name("colleague")
+    for signer in (gate.vendor, gate.vendor.below(tmp_path, "issuing"), gate.vendor.below(tmp_path, "company")):
+        for name in (victim.name, colleague):
+            forged = signer.issue(tmp_path, f"{name}-forged", subject=named(name))
+            for door, ca in (
+                (d, gate.company.certificate if d == "company" else gate.local.certificate) for d in DOORS
+            ):
+                context = Credentials(forged.certificate, forged.key, ca).context(tls)
+                for _ in range(2):
+                    assert (
+                        refusal(lambda d=door, c=context, n=name: gate.open(d, context=c).connect(n)) == NOT_AUTHORIZED
+                    )
+    assert victim.connect().heard() == []
+
+
+@both_tls
+def test_an_authority_below_the_operators_vouches_too_on_a_resumed_session_as_well(
+    gate: Gate, tls: ssl.TLSVersion, tmp_path: Path
+) -> None:
+    name = gate.new_name("worker")
+    context = gate.company.below(tmp_path, "hall").issue(tmp_path, name, gate.company.certificate).context(tls)
+    first = gate.open("company", context=context).connect(name)
+    assert isinstance(first, SecureWire)
+    again = gate.open("company", context=context, session=first.tls.session).connect(name)
+    assert isinstance(again, SecureWire)
+    assert again.tls.session_reused
+    assert again.heard() == []
 
 
 def test_a_refused_certificate_is_not_let_in_with_a_password_instead(gate: Gate) -> None:
@@ -441,3 +475,50 @@ def test_an_edge_sends_its_frames_to_the_cloud_under_its_own_name_only(tmp_path:
     finally:
         edge.kill()
         cloud.kill()
+
+
+# -- devices that provision themselves ---------------------------------------------------------------------------------
+
+OWN_DOOR = """
+edge = {{ name = "press-hall", data_dir = "edge" }}
+devices = {{ policies = "policies", provisioning = "templates" }}
+listeners = [
+    {{ address = "{company}", tls = {{ certificate = "server.pem", key = "server.key", client_ca = "company.pem" }} }}
+]
+"""
+TEMPLATE = """
+Parameters: { Serial: { Type: String } }
+Resources:
+  thing: { Type: "AWS::IoT::Thing", Properties: { ThingName: { "Fn::Sub": "sensor-${Serial}" } } }
+  certificate: { Type: "AWS::IoT::Certificate", Properties: { CertificateId: { Ref: "AWS::IoT::Certificate::Id" } } }
+  policy: { Type: "AWS::IoT::Policy", Properties: { PolicyName: everything } }
+"""
+
+
+def test_the_first_certificate_that_is_issued_here_is_trusted_at_once_where_listeners_had_their_own(
+    tmp_path: Path,
+) -> None:
+    gate = Gate(tmp_path)
+    gate.config.write_text(OWN_DOOR.format(**gate.address))
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "sensor.yaml").write_text(TEMPLATE)
+    for name in ("everything", "default"):
+        policy = {"Version": "2012-10-17", "Statement": [EVERYTHING]}
+        (tmp_path / "policies" / f"{name}.json").write_text(json.dumps(policy))
+    create, provision = "$aws/certificates/create/json", "$aws/provisioning-templates/sensor/provision/json"
+    try:
+        gate.start()
+        claim = gate.company.issue(tmp_path, "claim")
+        wire = gate.open("company", 5, claim.context()).connect("box")
+        wire.subscribe(f"{create}/accepted", f"{provision}/accepted")
+        wire.send(PublishPacket(create, b"{}"))
+        made = json.loads(wire.take(1)[0].payload)
+        asked = {"certificateOwnershipToken": made["certificateOwnershipToken"], "parameters": {"Serial": "1"}}
+        wire.send(PublishPacket(provision, json.dumps(asked).encode()))
+        assert json.loads(wire.take(1)[0].payload)["thingName"] == "sensor-1"
+        (tmp_path / "sensor.pem").write_text(made["certificatePem"])
+        (tmp_path / "sensor.key").write_text(made["privateKey"])
+        own = Credentials(tmp_path / "sensor.pem", tmp_path / "sensor.key", claim.ca)
+        gate.open("company", 5, own.context()).connect("sensor-1")
+    finally:
+        gate.end()

@@ -83,8 +83,24 @@ def test_the_client_identifier_counts(config: Path) -> None:
 def test_topics_of_the_server_are_told_apart_from_policies(config: Path) -> None:
     found = facts("press", "publish", "$SYS/x", config=config)
     assert (found["allowed"], found["reason"]) == (False, "the topic is reserved for the server")
-    assert facts("lathe", "publish", "$aws/things/lathe/shadow/update", config=config)["sid"] == "ItsOwnShadows"
-    assert not facts("lathe", "publish", "$aws/things/press/shadow/update", config=config)["allowed"]
+    assert facts("lathe", "receive", "$aws/things/lathe/shadow/update", config=config)["sid"] == "ItsOwnShadows"
+    assert not facts("lathe", "receive", "$aws/things/press/shadow/update", config=config)["allowed"]
+
+
+def test_publishing_where_the_daemon_serves_nothing_is_refused_as_the_daemon_does(config: Path) -> None:
+    for topic in ("$aws/things/press/shadow/update", "$aws/certificates", "$tidegate/frames/press/x"):
+        found = facts("press", "publish", topic, config=config)
+        assert (found["allowed"], found["reason"]) == (False, "the topic is reserved for the server"), topic
+    for topic in ("$aws/certificates/create/json", "$aws/provisioning-templates/sensor/provision/json"):
+        assert facts("press", "publish", topic, config=config)["allowed"]
+
+
+def test_an_edges_frames_are_for_a_cloud_under_its_own_name_only(config: Path) -> None:
+    cloud = config.with_name("cloud.toml")
+    cloud.write_text(config.read_text().replace('[edge]\nname = "hall"', "[cloud]"))
+    assert facts("press", "publish", "$tidegate/frames/press/x", config=cloud)["reason"] == "frames of this edge"
+    for topic in ("$tidegate/frames/lathe/x", "$tidegate/x"):
+        assert not facts("press", "publish", topic, config=cloud)["allowed"]
 
 
 def test_what_a_device_could_connect_with_is_told(config: Path) -> None:

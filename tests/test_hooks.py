@@ -41,6 +41,23 @@ async def test_the_example_lets_in_the_serial_numbers_of_its_list(serial: str, a
 
 
 @pytest.mark.parametrize(
+    "parameters",
+    [
+        {"SerialNumber": "EVIL", 'x"SerialNumber': "A-1001"},
+        {"SerialNumber": "EVIL", "x": '"SerialNumber":"A-1001"'},
+        {"SerialNumber": "EVIL", "x": {"SerialNumber": "A-1001"}},
+        {'"SerialNumber"': "A-1001"},
+        {"serialnumber": "A-1001"},
+        {},
+    ],
+)
+@on_both_loops
+async def test_the_example_hears_the_serial_number_that_the_template_will_use(parameters: dict[str, object]) -> None:
+    question = {"clientId": '"SerialNumber":"A-1001"', "parameters": parameters, "x": {"SerialNumber": "A-1001"}}
+    assert await ask(EXAMPLE, question) == Answer(False, {})
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "true",
@@ -100,4 +117,11 @@ async def test_a_hook_whose_asker_gives_up_is_ended(tmp_path: Path) -> None:
         task = group.create_task(ask(program, QUESTION))
         await until((tmp_path / "started").exists)
         task.cancel()
-    assert has_ended(int((tmp_path / "started").read_text()))
+    started = int((tmp_path / "started").read_text())
+    await until(lambda: has_ended(started))
+
+
+def test_the_page_shows_the_example_as_it_is() -> None:
+    page = (EXAMPLE.parent.parent.parent / "docs" / "provisioning.md").read_text()
+    shown = page.split("```python\n", 1)[1].split("```", 1)[0]
+    assert EXAMPLE.read_text().endswith(f"\n\n{shown}")

@@ -131,7 +131,91 @@ async def test_one_host_cannot_take_all_the_places() -> None:
         answers = await bench.answered(WAITING_MAX * 2 + 1)
         assert answers.count(True) == 1
         assert await bench.ask("lathe", bench.right, b"right") is True
-        assert bench.logins._hosts == {}
+        assert bench.logins._lines == {}
+
+
+async def busy(bench: Bench) -> None:
+    """Every worker is at work and stays so."""
+    bench.verifier.gate.clear()
+    for number in range(WORKERS):
+        bench.start("press", bench.right, b"wrong", f"busy-{number}")
+    await until(lambda: bench.verifier.at_once == WORKERS)
+
+
+async def test_hosts_take_turns_so_that_one_who_guesses_delays_nobody_by_more_than_one_check() -> None:
+    async with working() as bench:
+        await busy(bench)
+        for number in range(WAITING_PER_HOST_MAX):
+            bench.start("press", bench.right, b"guess %d" % number, "198.51.100.1")
+        for number in range(3):
+            bench.start("press", bench.right, b"device %d" % number, f"192.0.2.{number}")
+        bench.verifier.gate.set()
+        await bench.answered(WORKERS + WAITING_PER_HOST_MAX + 3)
+        tried = [password for _, password in bench.verifier.calls[WORKERS:]]
+        assert {password for password in tried if b"device" in password} <= set(tried[: 3 + 1 + WORKERS])
+        assert bench.answers == [False] * len(bench.answers)
+
+
+async def test_hosts_that_guess_and_have_all_the_places_give_one_to_a_device() -> None:
+    async with working() as bench:
+        await busy(bench)
+        for number in range(WAITING_MAX):
+            bench.start("press", bench.right, b"guess", f"198.51.100.{number % 4}")
+        assert bench.answers == []
+        bench.start("press", bench.right, b"right", "192.0.2.1")
+        assert bench.answers == [None]  # a guesser
+        bench.verifier.gate.set()
+        answers = await bench.answered(WORKERS + WAITING_MAX + 1)
+        assert (answers.count(True), answers.count(None), answers.count(False)) == (1, 1, WORKERS + WAITING_MAX - 1)
+
+
+@pytest.mark.parametrize("form", ["[2001:db8:0:1::{:x}]", "2001:db8:0:1::{:x}", "[2001:db8:0:1:{:x}::1]"])
+async def test_the_addresses_of_one_ipv6_network_are_one_host(form: str) -> None:
+    async with working() as bench:
+        await busy(bench)
+        for number in range(WAITING_PER_HOST_MAX + 5):
+            bench.start("press", bench.right, b"guess", form.format(number))
+        assert bench.answers == [None] * 5
+        for other in ("[2001:db8:0:2::1]", "::ffff:192.0.2.1", "::ffff:192.0.2.2", "192.0.2.3"):
+            bench.start("press", bench.right, b"guess", other)
+        assert bench.answers == [None] * 5
+
+
+@pytest.mark.parametrize("error", [ValueError("salt"), MemoryError("4 TB")])
+async def test_a_hash_that_cannot_be_used_is_a_wrong_password_and_ends_nothing(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with working() as bench:
+        works = bench.logins._verify
+
+        def verify(phc: str, password: bytes) -> bool:
+            if phc == "broken":
+                raise error
+            return works(phc, password)
+
+        bench.logins._verify = verify
+        for _ in range(WORKERS + 1):
+            assert await bench.ask("press", "broken", b"right") is False
+        assert await bench.ask("lathe", bench.right, b"right") is True
+        assert "cannot be checked" in caplog.text
+
+
+async def test_the_hashes_that_the_library_cannot_take_are_wrong_passwords() -> None:
+    logins = Logins()
+    task = asyncio.get_running_loop().create_task(logins.run())
+    answers: list[bool | None] = []
+    encoded = "YWJjZGVmZ2hpamtsbW5vcA"
+    for phc in (
+        "garbage",
+        "$argon2id$v=19$m=19456,t=2,p=1$abc$abc",
+        f"$argon2id$v=19$m=4294967295,t=2,p=1${encoded}${encoded}",
+    ):
+        logins.check("press", phc, b"x", "192.0.2.1", answers.append)
+    await until(lambda: len(answers) == 3 or task.done())
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert answers == [False] * 3
 
 
 @pytest.mark.parametrize("users", [REMEMBERED_MAX + 50])

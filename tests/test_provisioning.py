@@ -4,8 +4,9 @@ import asyncio
 import hashlib
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from devices.provisioning import PENDING_MAX, PENDING_PER_CLIENT, REQUESTS_MAX, 
 from devices.registry import Registry, Status
 from devices.template_files import parse
 from devices.templates import Template
+from tests.mqtt_peers import until
 from tidegate.processes import Daemon, free_port
 
 CREATE = "$aws/certificates/create/json"
@@ -59,14 +61,16 @@ class Service:
         self.registry = registry
         self.counters = Counters()
         self.now = 0.0
+        self.allowed = True
+        self.certificate = CLAIM
         self.policies = {"sensor"}
         self.service = Provisioning(
             registry, lambda: Authority.open(directory), templates, lambda: self.policies, self.counters,
             clock=lambda: self.now,
         )  # fmt: skip
 
-    async def reply(self, topic: str, payload: bytes, client: str = "c") -> Reply | None:
-        return await self.service.answer(client, "claim", CLAIM, Message(topic, payload))
+    async def reply(self, topic: str, payload: bytes, client: str = "c", claim: str = "claim") -> Reply | None:
+        return await self.service.answer(client, claim, self.certificate, Message(topic, payload), lambda: self.allowed)
 
     async def accepted(self, topic: str, request: object, client: str = "c") -> dict[str, Any]:
         reply = await self.reply(topic, orjson.dumps(request), client)
@@ -158,6 +162,21 @@ async def test_only_what_changed_the_registry_says_so(tmp_path: Path) -> None:
         provisioned = await s.reply(PROVISION, orjson.dumps(asks(token)))
         assert provisioned is not None
         assert provisioned.changed
+        again = await s.reply(PROVISION, orjson.dumps(asks(token)))
+        assert again is not None
+        assert again == replace(provisioned, changed=False)
+
+
+async def test_a_new_certificate_for_a_thing_that_stays_as_it_was_changes_nobodys_rights(tmp_path: Path) -> None:
+    merge = SENSOR.replace("  certificate:", "    OverrideSettings: { AttributePayload: MERGE }\n  certificate:")
+    async with service(tmp_path, merge) as s:
+        changes = []
+        for site in ("hall", "hall", "yard"):
+            reply = await s.reply(PROVISION, orjson.dumps(asks(await s.token(), Site=site)))
+            assert reply is not None
+            changes.append(reply.changed)
+        assert changes == [True, False, True]
+        assert len(s.registry.certificates_of("sensor-7")) == 3
 
 
 @pytest.mark.parametrize(
@@ -234,7 +253,7 @@ async def test_a_token_serves_nobody_but_the_client_that_got_it(tmp_path: Path) 
         assert await s.rejected(PROVISION, request, "d") == BAD_TOKEN
         other = Certificate("0123", {}, {}, "02", b"")
         for principal, certificate in (("other", CLAIM), (None, CLAIM), ("claim", other), ("claim", None)):
-            reply = await s.service.answer("c", principal, certificate, Message(PROVISION, request))
+            reply = await s.service.answer("c", principal, certificate, Message(PROVISION, request), lambda: True)
             assert reply is not None
             assert reply.topic.endswith("/rejected")
         await s.accepted(PROVISION, orjson.loads(request), "c")
@@ -292,6 +311,20 @@ async def test_certificates_that_wait_are_bounded(tmp_path: Path, monkeypatch: p
         assert await s.rejected(PROVISION, asks(tokens["a"]), "a") == BAD_TOKEN
         for client in "bcd":
             await s.accepted(PROVISION, asks(tokens[client], Serial=client), client)
+
+
+async def test_a_claim_that_only_creates_pushes_out_no_other_claims_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provisioning, "PENDING_MAX", 5)
+    async with service(tmp_path) as s:
+        tokens = {client: await s.token(client) for client in "ab"}
+        for number in range(10):
+            flood = await s.reply(CREATE, b"{}", f"c{number}", "stolen")
+            assert flood is not None
+            assert flood.topic.endswith("/accepted")
+        for client, token in tokens.items():
+            await s.accepted(PROVISION, asks(token, Serial=client), client)
 
 
 async def test_too_many_requests_at_once_are_turned_away(tmp_path: Path) -> None:
@@ -373,6 +406,12 @@ async def test_a_disk_that_refuses_is_told_as_such_and_the_token_still_serves(tm
 HOOKED = SENSOR + "Metadata: { Tidegate: { PreProvisioningHook: hook } }\n"
 
 
+def is_refused(reply: Reply | None, status: int, code: str) -> bool:
+    assert reply is not None
+    error = orjson.loads(reply.payload)
+    return reply.topic.endswith("/rejected") and (error["statusCode"], error["errorCode"]) == (status, code)
+
+
 def hook(directory: Path, *lines: str) -> None:
     (directory / "hook").write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
     (directory / "hook").chmod(0o755)
@@ -405,6 +444,53 @@ async def test_a_hook_that_fails_keeps_the_device_out(tmp_path: Path) -> None:
     hook(tmp_path, "exit 1")
     async with service(tmp_path, HOOKED) as s:
         assert await s.rejected(PROVISION, asks(await s.token())) == (500, "InternalFailure")
+
+
+THINKS = ("touch asked; while ! test -e go; do sleep 0.01; done", """echo '{"allowProvisioning": true}'""")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda registry, claim: registry.set_status(claim, Status.REVOKED),
+        lambda registry, claim: registry.set_status(claim, Status.INACTIVE),
+        lambda registry, claim: registry.remove_certificate(claim),
+        lambda registry, _: registry.remove_thing("claim"),
+    ],
+    ids=["revoked", "inactive", "removed", "removed with its thing"],
+)
+async def test_a_claim_that_ends_while_its_hook_is_thinking_makes_no_device(
+    tmp_path: Path, end: Callable[[Registry, str], None]
+) -> None:
+    hook(tmp_path, *THINKS)
+    certificate, _ = Authority.open(tmp_path).issue("claim")
+    async with service(tmp_path, HOOKED) as s:
+        s.registry.put_thing("claim")
+        s.certificate = replace(CLAIM, id=s.registry.put_certificate(certificate, "claim").id)
+        token = await s.token()
+        async with asyncio.TaskGroup() as group:
+            thinking = group.create_task(s.reply(PROVISION, orjson.dumps(asks(token))))
+            await until((tmp_path / "asked").exists)
+            with Registry(tmp_path / "devices.db") as beside:  # a command, of which nobody has told us yet
+                end(beside, s.certificate.id)
+            (tmp_path / "go").touch()
+        assert is_refused(thinking.result(), 403, "AccessDenied")
+        assert "sensor-7" not in s.registry.things
+
+
+async def test_who_may_not_ask_any_more_when_the_hook_has_answered_gets_no_device(tmp_path: Path) -> None:
+    hook(tmp_path, *THINKS)
+    async with service(tmp_path, HOOKED) as s:
+        token = await s.token()
+        async with asyncio.TaskGroup() as group:
+            thinking = group.create_task(s.reply(PROVISION, orjson.dumps(asks(token))))
+            await until((tmp_path / "asked").exists)
+            s.allowed = False
+            (tmp_path / "go").touch()
+        assert is_refused(thinking.result(), 403, "AccessDenied")
+        assert s.registry.things == {}
+        s.allowed = True
+        await s.accepted(PROVISION, asks(token))
 
 
 async def test_while_a_hook_is_thinking_others_get_their_certificates(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Just-in-time registration: real certificates of a vendor, as a TLS handshake shows them, enter the registry."""
 
 import asyncio
-import datetime
 import hashlib
 import ssl
 from collections.abc import AsyncIterator, Iterable
@@ -11,11 +10,10 @@ from pathlib import Path
 import orjson
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from mqtt5 import ConnAckReasonCode, ConnectPacket
 
+from core.config import Tls, server_context
 from core.errors import ConfigurationError
 from core.message import Message
 from core.mqtt.access import Certificate, Grant, Peer
@@ -28,70 +26,35 @@ from devices.registry import Registry, Status
 from devices.template_files import load, parse
 from devices.templates import Template
 from tests.certificates import Authority
+from tests.gates import Company, Credentials, issue, shown
 from tests.mqtt_peers import until
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "provisioning"
 METER = {NameOID.COMMON_NAME: "4711", NameOID.ORGANIZATION_NAME: "Meters_Ltd", NameOID.COUNTRY_NAME: "NO"}
-DAY = datetime.timedelta(days=1)
 
 
 class Vendor:
     """A vendor's authority, with its certificate in a file."""
 
-    def __init__(self, directory: Path, name: str = "Meters CA") -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name(
-            [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Meters"), x509.NameAttribute(NameOID.COMMON_NAME, name)]
-        )
-        self.path = directory / f"{name}.pem"
-        certificate = self._certificate(self._name, self._key.public_key(), is_authority=True)
-        self.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        self.id = certificate.fingerprint(hashes.SHA256()).hex()
+    def __init__(self, directory: Path, name: str = "Meters CA", organization: str = "Meters") -> None:
+        fields = {NameOID.DOMAIN_COMPONENT: "com", NameOID.ORGANIZATION_NAME: organization, NameOID.COMMON_NAME: name}
+        repeated = x509.NameAttribute(NameOID.DOMAIN_COMPONENT, "example")  # as directories of Microsoft name theirs
+        self.company = Company.make(directory, name, x509.Name([repeated, *named(fields)]))
+        self.path = self.company.certificate
+        self.id = hashlib.sha256(ssl.PEM_cert_to_DER_cert(self.path.read_text())).hexdigest()
 
-    def meter(self, directory: Path, fields: dict[x509.ObjectIdentifier, str] = METER) -> Certificate:
+    def meter(
+        self, directory: Path, fields: dict[x509.ObjectIdentifier, str] = METER, by: Company | None = None
+    ) -> Certificate:
         """A device's certificate as the listener gets it."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(field, value) for field, value in fields.items()])
-        certificate = self._certificate(name, key.public_key(), is_authority=False)
-        pem = certificate.public_bytes(serialization.Encoding.PEM)
-        form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        path = directory / "meter.pem"
-        path.write_bytes(pem + key.private_bytes(serialization.Encoding.PEM, form, plain))
-        return shown(directory, path, self.path)
-
-    def _certificate(self, name: x509.Name, key: ec.EllipticCurvePublicKey, *, is_authority: bool) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
-        builder = x509.CertificateBuilder(self._name, name, key, x509.random_serial_number(), now - DAY, now + DAY)
-        constraints = x509.BasicConstraints(ca=is_authority, path_length=None)
-        return builder.add_extension(constraints, critical=True).sign(self._key, hashes.SHA256())
+        device = (by or self.company).issue(directory, "meter", subject=named(fields))
+        server = issue(directory, "server", None)
+        listener = server_context(Tls(certificate=server.certificate, key=server.key), [self.path])
+        return shown(listener, Credentials(device.certificate, device.key, server.ca).context())[0]
 
 
-def shown(directory: Path, certificate: Path, authority: Path) -> Certificate:
-    """What a server sees of a client's certificate in a TLS handshake."""
-    site = Authority(directory)
-    server = site.server()
-    server.load_verify_locations(authority)
-    client = site.client()
-    client.load_cert_chain(certificate)
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = [
-        client.wrap_bio(to_client, to_server, server_hostname="localhost"),
-        server.wrap_bio(to_server, to_client, server_side=True),
-    ]
-    waiting = set(ends)
-    while waiting:
-        for end in list(waiting):
-            try:
-                end.do_handshake()
-                waiting.discard(end)
-            except ssl.SSLWantReadError:
-                continue
-    peer = ends[1].getpeercert()
-    der = ends[1].getpeercert(binary_form=True)
-    assert peer is not None
-    assert der is not None
-    subject, issuer = (dict(pair for part in peer[which] for pair in part) for which in ("subject", "issuer"))
-    return Certificate(hashlib.sha256(der).hexdigest(), subject, issuer, str(peer["serialNumber"]), der)
+def named(fields: dict[x509.ObjectIdentifier, str]) -> x509.Name:
+    return x509.Name([x509.NameAttribute(field, value) for field, value in fields.items()])
 
 
 class Site:
@@ -192,6 +155,18 @@ async def test_certificates_of_others_are_not_taken(tmp_path: Path) -> None:
         assert not await s.connect(other.meter(tmp_path))
         assert not await s.connect(None)
         assert (s.registry.things, s.registry.certificates) == ({}, {})
+
+
+async def test_what_a_vendor_lets_others_sign_is_not_taken_nor_believed(tmp_path: Path) -> None:
+    vendor = Vendor(tmp_path)
+    for name in ("issuing", "Meters CA"):
+        (tmp_path / "below").mkdir(exist_ok=True)
+        meter = vendor.meter(tmp_path, by=vendor.company.below(tmp_path / "below", name))
+        async with site(tmp_path, vendor) as s:
+            s.registry.put_thing("4711")
+            assert not await s.connect(meter)
+            assert await admission(s, meter) == ConnAckReasonCode.NOT_AUTHORIZED
+            assert s.registry.certificates == {}
 
 
 async def test_a_device_on_two_connections_at_once_is_registered_once(tmp_path: Path) -> None:
@@ -320,6 +295,4 @@ def test_a_file_may_hold_several_authorities(tmp_path: Path) -> None:
     both = tmp_path / "both.pem"
     both.write_text("".join(vendor.path.read_text() for vendor in vendors))
     read = read_vendors([RegistrationAuthority(ca=both)], {})
-    assert {(each.id, each.subject["commonName"]) for each in read} == {
-        (vendors[0].id, "Meters CA"), (vendors[1].id, "Meters CB")
-    }  # fmt: skip
+    assert {each.id for each in read} == {vendor.id for vendor in vendors}

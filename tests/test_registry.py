@@ -21,7 +21,7 @@ from core.store import connect
 from devices import registry as module
 from devices.authority import Authority
 from devices.errors import CertificateError, RegistryError
-from devices.registry import Registered, Registry, Status, certificate_id
+from devices.registry import UPLINK, Registered, Registry, Status, certificate_id
 from tests.killing import Countdown, before_every_statement
 
 ROOT = Path(__file__).parent.parent
@@ -251,6 +251,37 @@ def test_a_write_is_decided_on_what_others_wrote_and_hides_nothing_from_refresh(
         assert not registry.refresh()
         assert other.refresh()
         assert other.things == registry.things
+
+
+def test_who_asks_need_not_wait_for_a_thread_that_writes(path: Path, registry: Registry) -> None:
+    registry.put_thing("press-7")
+    inside, done = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with registry.transaction():
+            registry.put_thing("press-8")
+            inside.set()
+            done.wait(20)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        assert inside.wait(20)
+        assert (list(registry.things), dict(registry.certificates)) == (["press-7"], {})
+    finally:
+        done.set()
+        thread.join()
+    assert list(registry.things) == ["press-7", "press-8"]
+
+
+def test_no_thing_is_named_like_the_connection_of_an_edge_to_its_cloud(path: Path, registry: Registry) -> None:
+    with pytest.raises(RegistryError, match="names that begin with tidegate-edge-"):
+        registry.put_thing("tidegate-edge-hall")
+    registry.put_thing("tidegate-edge")
+    connect(
+        path, f"INSERT INTO thing SELECT '{UPLINK}old', attributes, policies, password, created_at FROM thing"
+    ).close()
+    registry.put_thing("tidegate-edge-old", policies=["press"])  # one from before can be changed
 
 
 def test_threads_may_write_beside_each_other(registry: Registry) -> None:

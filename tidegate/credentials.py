@@ -68,7 +68,7 @@ def handed_out(files: Credentials, issued: Issued) -> Iterator[None]:
 def _is_there(files: Credentials, path: Path, text: str) -> bool:
     if not path.exists():
         return False
-    if path == files.ca and path.read_text() == text:  # many devices may share a directory
+    if path == files.ca and path.read_bytes() == text.encode():  # many devices may share a directory
         return True
     raise TidegateError(f"{path} is there already and is not overwritten; give another directory with --out")
 

@@ -13,13 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 import cloud.config
 import devices.certificates  # noqa: F401 - while we are root: the daemon's user may be unable to read this code
 import edge.config
+from core import frames
 from core.cli import Json, err, errors_to_exit_codes, out, print_json
 from core.config import Listener
 from core.control import request
@@ -37,7 +38,19 @@ DEFAULT_CONFIG = Path("/etc/tidegate/edge.toml")
 CONTROL_FILE = "control.sock"
 TEXT_BYTES_MAX = 1 << 16  # of a signing request or a password: far beyond either
 
+T = TypeVar("T")
+
 app = typer.Typer(no_args_is_help=True, help="The devices of a site, and sensors that stand in for them.")
+
+
+def _printable(value: T) -> T:
+    """What will be printed when the device is registered; a file's name, as Linux has them, may be no text."""
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter("must be UTF-8 text, to be printed") from None
+    return value
+
 
 Config = Annotated[Path, typer.Option("--config", help="Path of edge.toml or cloud.toml.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the device.")]
@@ -46,11 +59,19 @@ Attributes = Annotated[
     list[str] | None, typer.Option("--attribute", metavar="KEY=VALUE", help="May be repeated; KEY= takes one away.")
 ]
 Policies = Annotated[list[str] | None, typer.Option("--policy", help="Of its own, instead of the default ones.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Directory for the files; made if need be.")]
-Csr = Annotated[Path | None, typer.Option("--csr", help="Sign the device's own request; no key is made.")]
-Host = Annotated[str | None, typer.Option("--host", help="The name by which devices reach this box.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Directory for the files; made if need be.", callback=_printable)
+]
+Csr = Annotated[
+    Path | None, typer.Option("--csr", help="Sign the device's own request; no key is made.", callback=_printable)
+]
+Host = Annotated[
+    str | None, typer.Option("--host", help="The name by which devices reach this box.", callback=_printable)
+]
 Ask = Annotated[bool, typer.Option("--password", help="Ask for a password, or read it from a pipe.")]
-PasswordFile = Annotated[Path | None, typer.Option("--password-file", help="Read the password from a file.")]
+PasswordFile = Annotated[
+    Path | None, typer.Option("--password-file", help="Read the password from a file.", callback=_printable)
+]
 
 
 # -- the site ---------------------------------------------------------------------------------------------------------
@@ -58,11 +79,12 @@ PasswordFile = Annotated[Path | None, typer.Option("--password-file", help="Read
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What these commands need of an edge's or a cloud's configuration."""
+    """What these commands need of an edge's or a cloud's configuration; a cloud takes frames under `frames_under`."""
 
     data_dir: Path
     devices: DevicesSection
     listeners: Sequence[Listener]
+    frames_under: str | None = None
 
     @property
     def home(self) -> Path:
@@ -109,7 +131,7 @@ def load_site(config: Path) -> Site:
         tables = tomllib.loads(config.read_text())
     if "cloud" in tables:
         of_cloud = cloud.config.load(config)
-        return Site(of_cloud.cloud.data_dir, of_cloud.devices, of_cloud.listeners)
+        return Site(of_cloud.cloud.data_dir, of_cloud.devices, of_cloud.listeners, frames.TOPIC_ROOT)
     of_edge = edge.config.load(config)
     return Site(of_edge.edge.data_dir, of_edge.devices, of_edge.listeners)
 
@@ -323,15 +345,19 @@ def _pairs(attributes: Sequence[str]) -> dict[str, str]:
 
 def _hashed(asked: bool, file: Path | None) -> str | None:
     """The hash of the password that the options ask for, if they do; a line's end is no part of it."""
-    if file is not None:
-        secret = _text(file)
-    elif asked and sys.stdin.isatty():
-        secret = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
-    elif asked:
-        secret = sys.stdin.read(TEXT_BYTES_MAX)
-    else:
+    if file is None and not asked:
         return None
-    return passwords.hash(secret.removesuffix("\n").removesuffix("\r").encode())
+    try:
+        secret = _text(file) if file is not None else _typed()
+        return passwords.hash(secret.removesuffix("\n").removesuffix("\r").encode())
+    except UnicodeError:  # from reading or from encoding, as the locale has it
+        raise TidegateError("the password is not UTF-8 text") from None
+
+
+def _typed() -> str:
+    if sys.stdin.isatty():
+        return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+    return sys.stdin.read(TEXT_BYTES_MAX)
 
 
 def _text(path: Path) -> str:
@@ -339,4 +365,4 @@ def _text(path: Path) -> str:
         with path.open("rb") as file:
             return file.read(TEXT_BYTES_MAX).decode()
     except UnicodeDecodeError:
-        raise TidegateError(f"{path} is not text") from None
+        raise TidegateError(f"{path} is not UTF-8 text") from None

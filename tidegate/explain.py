@@ -14,18 +14,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
-from core import frames, topics
+from core import topics
 from core.cli import Json, errors_to_exit_codes, print_facts
 from core.errors import TidegateError
 from core.mqtt.access import Certificate, Peer
 from core.telemetry import Counters
-from devices import directory, policy_files
+from devices import directory, policy_files, provisioning
 from devices.access import DeviceAccess, Refused, Reserved
 from devices.access import explain as decision_about
 from devices.policies import Decision
 from devices.registry import FILE, Registered, Registry, Status
-
-SERVED = ("$aws/",)  # what a daemon serves is its own affair; here the policies are asked about all of it
 
 # OpenSSL's long names, which `core.mqtt.access.Certificate` has.
 _LONG_NAMES: Mapping[ObjectIdentifier, str] = {
@@ -84,7 +82,7 @@ def explain(
                 policies,
                 Counters(),
                 default_policies=site.devices.default_policies,
-                reserved=Reserved(SERVED, frames.TOPIC_ROOT),
+                reserved=Reserved(provisioning.PREFIXES, site.frames_under),
             )
             registered = name in registry.things
             certificates = registry.certificates_of(name)
@@ -149,4 +147,8 @@ def _shown(certificates: list[Registered]) -> Certificate | None:
 
 
 def _names(name: x509.Name) -> dict[str, str]:
-    return {_LONG_NAMES[part.oid]: str(part.value) for part in name if part.oid in _LONG_NAMES}
+    found: dict[str, str] = {}
+    for part in name:
+        if part.oid in _LONG_NAMES:
+            found.setdefault(_LONG_NAMES[part.oid], str(part.value))  # the first of several, as the listener has it
+    return found

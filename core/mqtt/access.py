@@ -17,6 +17,9 @@ class Certificate:
 
     `id` is the SHA-256 of its DER bytes in lower-case hexadecimal, which AWS IoT calls the certificate's ID. `subject`
     and `issuer` are by OpenSSL's long names (commonName, organizationName, …); `serial` is hexadecimal, upper-case.
+    `authorities` are the ids of the certificates above it in the chain that was verified, the nearest first; there are
+    none when that is not known. `vouched` says that the chain ends at the `client_ca` of the listener, and nowhere on
+    the way passes an authority that is there for other reasons; names in other certificates must not be believed.
     """
 
     id: str
@@ -24,6 +27,8 @@ class Certificate:
     issuer: Mapping[str, str]
     serial: str
     der: bytes = field(repr=False)
+    authorities: tuple[str, ...] = ()
+    vouched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class Grant(Protocol):
     """What one admitted client may do. Topics and filters are valid when asked about.
 
     `principal` is the name of the device or user, None for an anonymous client. A session belongs to the principal that
-    began it; no other may take it over.
+    began it, and no other may take it over; one that an anonymous client began, to the first who has a name.
     """
 
     @property

@@ -7,8 +7,10 @@ Invariants:
    that are open never notice.
 2. A handshake that may not begin ends before a byte of it is read.
 3. The file of a Unix socket never has more rights than asked for, and does not outlive its listener.
+4. A certificate is `vouched` for by signatures alone, whatever names are in it and above it.
 """
 
+import _ssl
 import errno
 import hashlib
 import os
@@ -17,11 +19,17 @@ import ssl
 from asyncio import BaseTransport
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from core.config import ServerContext
 from core.files import short_path
 from core.mqtt.access import Certificate
+
+# As many sessions as OpenSSL remembers for a context. A client with a certificate that is not registered, and with an
+# older ticket, is refused until it shakes hands anew, two hours later at most. Takes some 4 MB.
+CHAINS_MAX = 20_480
 
 
 class Door(ssl.SSLContext):
@@ -60,13 +68,50 @@ def certificate_of(transport: BaseTransport) -> Certificate | None:
     if not fields:
         return None
     der = tls.getpeercert(binary_form=True)
+    key = hashlib.sha256(der).hexdigest()
+    chain = _authorities_above(key, tls)
     subject, issuer = _names(fields["subject"]), _names(fields["issuer"])
-    return Certificate(hashlib.sha256(der).hexdigest(), subject, issuer, fields["serialNumber"].upper(), der)
+    return Certificate(key, subject, issuer, fields["serialNumber"].upper(), der, chain, _vouched(chain, tls.context))
 
 
 def _names(parts: tuple[tuple[tuple[str, str], ...], ...]) -> dict[str, str]:
     """By long name; of several alike the first counts."""
     return {key: value for part in reversed(parts) for key, value in reversed(part)}
+
+
+def _authorities_above(key: str, tls: ssl.SSLObject) -> tuple[str, ...]:
+    """The chain that OpenSSL has verified above a certificate; one that is trusted itself is its own authority.
+
+    A resumed session has no chain (RFC 8446 section 2.2), but its ticket is of this context, which saw one.
+    """
+    context = tls.context
+    seen = context.chains if isinstance(context, ServerContext) else {}
+    if tls.session_reused:
+        return seen.get(key, ())
+    ders = _verified_chain(tls)
+    chain = tuple(map(_id, ders[1:] or ders))
+    seen.pop(key, None)
+    if len(seen) >= CHAINS_MAX:
+        del seen[next(iter(seen))]
+    seen[key] = chain
+    return chain
+
+
+def _verified_chain(tls: Any) -> list[bytes]:
+    if hasattr(tls, "get_verified_chain"):
+        return list(tls.get_verified_chain())
+    return [each.public_bytes(_ssl.ENCODING_DER) for each in tls._sslobj.get_verified_chain() or ()]  # before 3.13
+
+
+@lru_cache(64)  # there are few authorities, and as many chains in memory as there are clients
+def _id(der: bytes) -> str:
+    return hashlib.sha256(der).hexdigest()
+
+
+def _vouched(chain: tuple[str, ...], context: ssl.SSLContext) -> bool:
+    if not chain or not isinstance(context, ServerContext):
+        return False
+    return chain[-1] in context.vouching and context.added.isdisjoint(chain)
 
 
 @contextmanager
