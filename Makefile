@@ -37,6 +37,7 @@ bench: $(STAMP) peers  ## measurements beside peers
 	$(PY) -m bench.connections
 	$(PY) -m bench.connections --tls --clients 2000
 	$(PY) -m bench.policies
+	$(PY) -m bench.rules
 	$(PY) -m bench.footprint --cloud
 	$(PY) -m bench.uplink
 

@@ -196,7 +196,7 @@ def publishes(topic: str, version: Version, qos: int, count: int) -> list[bytes]
 def _payload(reading: Reading) -> bytes:
     fields = {"reading": reading.number, "time": reading.time, "temperature": reading.value, "pad": ""}
     bare = len(orjson.dumps(fields))
-    return orjson.dumps({**fields, "pad": "." * (PAYLOAD_BYTES - bare)})
+    return orjson.dumps({**fields, "pad": "x" * (PAYLOAD_BYTES - bare)})
 
 
 def run(

@@ -133,7 +133,9 @@ def _mosquitto_tls(identities: Identities) -> list[str]:
     ]
 
 
-def edge(directory: Path, uplink_port: int = NOWHERE, identities: Identities | None = None) -> Peer:
+def edge(
+    directory: Path, uplink_port: int = NOWHERE, identities: Identities | None = None, rules: Path | None = None
+) -> Peer:
     """Start `tidegate edge run`; what an earlier one has buffered in `directory` is still there."""
     port = free_port()
     config = directory / "edge.toml"
@@ -142,6 +144,7 @@ def edge(directory: Path, uplink_port: int = NOWHERE, identities: Identities | N
 name = "{EDGE_NAME}"
 data_dir = "{directory / "edge"}"
 {_edge_devices(identities) if identities else ""}
+{_edge_rules(rules) if rules else ""}
 [[listeners]]
 address = "{HOST}:{port}"
 {_edge_tls(identities) if identities else "anonymous = true"}
@@ -162,6 +165,13 @@ def _edge_devices(identities: Identities) -> str:
 [devices]
 directory = "{identities.home}"
 policies = "{identities.policies}"
+"""
+
+
+def _edge_rules(directory: Path) -> str:
+    return f"""
+[rules]
+directory = "{directory}"
 """
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from cloud.targets.config import TargetsConfig
 from core import config
-from core.config import ConfigPath, Listener, Section
+from core.config import ConfigPath, Listener, RulesSection, Section
 from core.mqtt.config import MqttSection
 from devices.config import DevicesSection
 
@@ -20,12 +20,6 @@ class CloudSection(Section):
     """[cloud]."""
 
     data_dir: ConfigPath
-
-
-class RulesSection(Section):
-    """[rules]: the directory of rules files."""
-
-    directory: ConfigPath
 
 
 class CloudConfig(Section):

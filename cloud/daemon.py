@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from cloud import inbox
+from cloud.calls import CloudCalls
 from cloud.config import CloudConfig, load
-from cloud.effects import Targets
+from cloud.effects import Surroundings, Targets
 from cloud.ingest import Ingest
 from cloud.targets import alerts, streams, tables
 from cloud.targets.delivery import Delivery
 from cloud.targets.notifier import Notifier
+from cloud.windows import CloudWindows
 from cloud.worker import Worker
-from core import frames
+from core import frames, ledger
 from core.commits import Commits
 from core.config import open_data_dir
 from core.control import ControlServer
@@ -40,6 +42,7 @@ from core.telemetry import Counters, get_logger
 from devices.gatekeeper import Gatekeeper
 from rules import files
 from rules.engine import RuleSet
+from rules.files.arns import Account
 
 log = get_logger("cloud.daemon")
 
@@ -48,7 +51,7 @@ DATABASE_FILE = "cloud.db"
 CONTROL_FILE = "control.sock"
 STREAMS_DIRECTORY = "streams"
 LIMITS = Limits(packet_bytes=256 << 10, unsettled_bytes=4 << 20)  # a frame with one large message; a window of frames
-SCHEMA = inbox.SCHEMA + tables.SCHEMA + streams.SCHEMA + alerts.SCHEMA + records.SCHEMA
+SCHEMA = inbox.SCHEMA + tables.SCHEMA + streams.SCHEMA + alerts.SCHEMA + records.SCHEMA + ledger.SCHEMA
 
 
 def make_targets(config: CloudConfig) -> Targets:
@@ -60,9 +63,12 @@ def make_targets(config: CloudConfig) -> Targets:
 def load_rules(config: CloudConfig) -> RuleSet:
     """The rules that the configuration names; raises ConfigurationError with every fault in every file."""
     if config.rules is None:
-        return files.parse({}, supported=ACTIONS)
-    rules = files.parse(read_texts(config.rules.directory), supported=ACTIONS)
-    problems = list(make_targets(config).check(rules))
+        return RuleSet()
+    targets = make_targets(config)
+    account = Account(account_id=config.rules.account)
+    calls = CloudCalls(config.rules, dict, targets.tables, config.cloud.data_dir / DATABASE_FILE).names
+    rules = files.parse(read_texts(config.rules.directory), supported=ACTIONS, calls=calls, account=account)
+    problems = list(targets.check(rules))
     if problems:
         raise ConfigurationError(str(config.rules.directory), problems)
     return rules
@@ -83,7 +89,13 @@ class Cloud:
         self.targets = make_targets(config)
         self.delivery = Delivery(store, section.streams, directory / STREAMS_DIRECTORY, now_ms, counters)
         self.notifier = Notifier(store, section.topics, now_ms, self._publish_alert, counters)
-        self.worker = Worker(store, rules, self.targets, self._publish, self._wake_targets, counters)
+        self.calls: CloudCalls | None = None
+        self.windows = CloudWindows(counters)
+        surroundings = Surroundings(self.targets, windows=self.windows)
+        if config.rules is not None:
+            self.calls = CloudCalls(config.rules, lambda: gatekeeper.things, self.targets.tables, store.path)
+            surroundings = Surroundings(self.targets, self.calls, config.rules.account, windows=self.windows)
+        self.worker = Worker(store, rules, surroundings, self._publish, self._wake_targets, counters)
         self.ingest = Ingest(store, counters, self.worker.wake)
         journal, limits = Journal(self.commits), config.mqtt.limits(LIMITS)
         self.broker = Broker(gatekeeper.access, self._accept, counters, limits, journal)
@@ -92,7 +104,8 @@ class Cloud:
         self.started = time.monotonic()
 
     async def open(self, contexts: Sequence[ssl.SSLContext | None]) -> None:
-        """Take over the sessions that are on disk, and begin to listen."""
+        """Take over the sessions and the windows that are on disk, and begin to listen."""
+        await self.windows.load(self.store, self.worker.rules)
         self.broker.restore(await self.store.run(records.load), time.monotonic(), now_ms())
         for section, context in zip(self.config.listeners, contexts, strict=True):
             await self.listeners.open(section, context)
@@ -104,15 +117,18 @@ class Cloud:
         return [
             *self.gatekeeper.tasks(),
             ("rules", self.worker.run()),
+            ("windows", self.windows.run(self._client_ids, self.worker.wake)),
             ("streams", self.delivery.run()),
             ("alerts", self.notifier.run()),
         ]
 
     async def reload(self) -> None:
         """Read rules, policies and certificates again; a fault in them raises, and what is in force stays."""
-        rules = load_rules(self.config)
+        rules = await asyncio.to_thread(load_rules, self.config)  # a second for a thousand rules; devices do not wait
         self.gatekeeper.reload()
-        self.worker.rules = rules
+        self.worker.replace(rules)
+        if self.calls is not None:
+            self.calls.forget()
         log.info("reloaded", rules=len(rules))
 
     def _accept(self, batch: Batch) -> None:
@@ -127,6 +143,9 @@ class Cloud:
 
     def _publish_alert(self, topic: str, payload: bytes) -> None:
         self.broker.publish([Message(topic, payload, 1, received_at=now_ms())])
+
+    def _client_ids(self) -> set[str]:
+        return {client.client_id for client in self.broker.clients()}
 
     def _wake_targets(self) -> None:
         self.delivery.wake()
@@ -154,7 +173,7 @@ class Cloud:
             "inbox_frames": waiting_frames,
             "inbox_messages": waiting_messages,
             "edges": edges,
-            "rules": [{"rule": rule.name, **asdict(rule.counters)} for rule in self.worker.rules],
+            "rules": [rule.status() | self.windows.status(rule.name) for rule in self.worker.rules],
             "counters": self.counters.snapshot(),
         }
 
@@ -181,6 +200,8 @@ async def serve(config_path: Path, life: Life) -> None:
             await life.stop_requested()
             await cloud.listeners.close()
             await end(tasks)
+        if cloud.calls is not None:
+            cloud.calls.close()
         await cloud.commits.drain()
         await store.close()
         gatekeeper.close()

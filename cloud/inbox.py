@@ -17,12 +17,15 @@ import orjson
 from cloud.ranges import Range, claim
 from core.errors import TidegateError
 from core.frames import Header
+from core.message import Origin
 
 RANGES_MAX = 10_000  # gaps per lane; each is an outage of a lane drained newest first, or a drop
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS inbox(
     id INTEGER PRIMARY KEY AUTOINCREMENT, fresh TEXT NOT NULL, messages INTEGER NOT NULL, frame BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS origins(
+    id INTEGER PRIMARY KEY, principal TEXT NOT NULL, source_ip TEXT NOT NULL, protocol TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS seen(
     edge TEXT NOT NULL, lane TEXT NOT NULL, epoch INTEGER NOT NULL, ranges TEXT NOT NULL,
     PRIMARY KEY (edge, lane, epoch)) WITHOUT ROWID;
@@ -39,14 +42,20 @@ class TooManyGaps(TidegateError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row: a frame, and which ranges of its sequence numbers are new."""
+    """A row: a frame, and which ranges of its sequence numbers are new.
+
+    `origin` is that of a client that published here itself; of clients of an edge nobody here saw the connection.
+    """
 
     id: int
     fresh: list[Range]
     frame: bytes
+    origin: Origin | None = None
 
 
-def put(connection: sqlite3.Connection, header: Header, frame: bytes, now_ms: int) -> int:
+def put(
+    connection: sqlite3.Connection, header: Header, frame: bytes, now_ms: int, origin: Origin | None = None
+) -> int:
     """Take what is new of a frame; returns how many messages that is, 0 for a repeat. Raises TooManyGaps."""
     key = (header.edge, header.lane, header.epoch)
     row = connection.execute("SELECT ranges FROM seen WHERE edge = ? AND lane = ? AND epoch = ?", key).fetchone()
@@ -58,9 +67,11 @@ def put(connection: sqlite3.Connection, header: Header, frame: bytes, now_ms: in
     if after != before:
         connection.execute("INSERT OR REPLACE INTO seen VALUES (?,?,?,?)", (*key, orjson.dumps(after).decode()))
     if fresh:
-        connection.execute(
-            "INSERT INTO inbox(fresh, messages, frame) VALUES (?,?,?)", (orjson.dumps(fresh).decode(), count, frame)
-        )
+        row = (orjson.dumps(fresh).decode(), count, frame)
+        added = connection.execute("INSERT INTO inbox(fresh, messages, frame) VALUES (?,?,?)", row)
+        if origin is not None:
+            whence = (added.lastrowid, origin.principal, origin.source_ip, origin.protocol)
+            connection.execute("INSERT INTO origins VALUES (?,?,?,?)", whence)
     connection.execute(
         "INSERT INTO edges VALUES (?,?,?,?) ON CONFLICT (edge) DO UPDATE SET"
         " messages = messages + excluded.messages, repeated = repeated + excluded.repeated,"
@@ -74,12 +85,16 @@ def read(connection: sqlite3.Connection, messages_max: int) -> list[Entry]:
     """The oldest entries, together at most `messages_max` messages, but at least one entry if there is any."""
     entries: list[Entry] = []
     total = 0
-    cursor = connection.execute("SELECT id, fresh, messages, frame FROM inbox ORDER BY id")
-    for identity, fresh, messages, frame in cursor:
+    cursor = connection.execute(
+        "SELECT i.id, fresh, messages, frame, principal, source_ip, protocol"
+        " FROM inbox i LEFT JOIN origins o ON o.id = i.id ORDER BY i.id"
+    )
+    for identity, fresh, messages, frame, *whence in cursor:
         total += messages
         if entries and total > messages_max:
             break
-        entries.append(Entry(identity, [(first, last) for first, last in orjson.loads(fresh)], frame))
+        origin = Origin(*whence) if whence[0] is not None else None
+        entries.append(Entry(identity, [(first, last) for first, last in orjson.loads(fresh)], frame, origin))
     cursor.close()
     return entries
 
@@ -87,6 +102,7 @@ def read(connection: sqlite3.Connection, messages_max: int) -> list[Entry]:
 def done(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
     """The effects of these entries are in this transaction."""
     connection.executemany("DELETE FROM inbox WHERE id = ?", [(entry.id,) for entry in entries])
+    connection.executemany("DELETE FROM origins WHERE id = ?", [(entry.id,) for entry in entries if entry.origin])
 
 
 def waiting(connection: sqlite3.Connection) -> tuple[int, int]:

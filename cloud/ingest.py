@@ -16,7 +16,7 @@ from secrets import randbits
 from cloud import inbox
 from core import blocks, frames
 from core.errors import TidegateError
-from core.message import Message
+from core.message import Message, Origin
 from core.mqtt.listener import now_ms
 from core.receipts import STORED, Batch, Outcome, rejected
 from core.store import Store, ensure_room
@@ -33,10 +33,11 @@ NUMBER_MAX = 2**63 - 1  # what SQLite's integers hold
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A frame on its way into the inbox."""
+    """A frame on its way into the inbox; `origin` of what came directly."""
 
     header: frames.Header
     frame: bytes
+    origin: Origin | None = None
 
 
 class Ingest:
@@ -60,7 +61,7 @@ class Ingest:
                 if outcome is not None:
                     exceptions[index] = outcome
         starts = range(0, len(direct), blocks.MESSAGES_MAX)
-        arrivals += [self._wrap(direct[start : start + blocks.MESSAGES_MAX]) for start in starts]
+        arrivals += [self._wrap(direct[start : start + blocks.MESSAGES_MAX], batch.origin) for start in starts]
         self._store.submit(
             lambda connection: _put(connection, self._store.path, arrivals, now_ms()),
             lambda counts, error: self._committed(batch, arrivals, exceptions, counts, error),
@@ -81,11 +82,11 @@ class Ingest:
         arrivals.append(Arrival(header, frame))
         return None
 
-    def _wrap(self, messages: list[Message]) -> Arrival:
+    def _wrap(self, messages: list[Message], origin: Origin) -> Arrival:
         first = self._next
         self._next += len(messages)
         frame = frames.encode("", DIRECT, self._epoch, first, first, messages)  # what failed before is not sent again
-        return Arrival(frames.read_header(frame), frame)
+        return Arrival(frames.read_header(frame), frame, origin)
 
     def _committed(
         self, batch: Batch, arrivals: list[Arrival], exceptions: dict[int, Outcome],
@@ -106,4 +107,4 @@ class Ingest:
 
 def _put(connection: sqlite3.Connection, path: Path, arrivals: list[Arrival], at: int) -> list[int]:
     ensure_room(connection, path)
-    return [inbox.put(connection, arrival.header, arrival.frame, at) for arrival in arrivals]
+    return [inbox.put(connection, arrival.header, arrival.frame, at, arrival.origin) for arrival in arrivals]

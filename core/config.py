@@ -122,6 +122,14 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,1
 """What a person calls a thing of theirs; fit for a file name, a topic level and a URL."""
 
 
+class RulesSection(Section):
+    """[rules]: the directory of rules files, whose account they are, and where get_secret() looks."""
+
+    directory: ConfigPath
+    account: Annotated[str, StringConstraints(pattern=r"^[0-9]{12}$")] = "000000000000"
+    secrets: ConfigPath | None = None
+
+
 class HostPort(NamedTuple):
     """Where to listen or connect: "0.0.0.0:8883", "[::1]:1883", "localhost:0" (0 is any free port)."""
 

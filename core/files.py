@@ -14,10 +14,11 @@ from core.errors import ConfigurationError
 FILE_BYTES_MAX = 1_048_576  # thousands of rules; a text beyond it was not written by hand
 FILES_MAX = 1_000  # AWS allows 1,000 rules per account, and one rule per file is the finest split
 SUFFIXES = frozenset((".yaml", ".yml", ".json"))
+TESTS = tuple(f".test{suffix}" for suffix in sorted(SUFFIXES))  # `hot.test.yaml` stands beside the `hot.yaml` it tests
 
 
 def read_texts(paths: Path | Iterable[Path]) -> dict[str, str]:
-    """The texts by path: of files that are named, and of every YAML and JSON file of directories, sorted.
+    """The texts by path: of files that are named, and of every YAML and JSON file of directories but tests, sorted.
 
     UTF-8, with or without a byte order mark. Raises ConfigurationError with everything that cannot be read.
     """
@@ -44,7 +45,7 @@ def read_texts(paths: Path | Iterable[Path]) -> dict[str, str]:
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
         found = [file for file in path.iterdir() if file.suffix in SUFFIXES and not file.name.startswith(".")]
-        return sorted(file for file in found if file.is_file())
+        return sorted(file for file in found if file.is_file() and not file.name.endswith(TESTS))
     if not path.exists():
         raise ValueError("there is no such file or directory")
     if not path.is_file():

@@ -64,6 +64,11 @@ class Header:
         return self.first + self.count - 1
 
 
+def client_id(edge: str) -> str:
+    """The MQTT client identifier of an edge at its cloud."""
+    return f"tidegate-edge-{edge}"
+
+
 def topic(edge: str, lane: str) -> str:
     """The MQTT topic on which an edge publishes the frames of a lane."""
     return f"{TOPIC_ROOT}{edge}/{lane}"

@@ -8,6 +8,24 @@ from dataclasses import dataclass
 # Boxes without a battery clock start in 1970 or at the image's build date; an age measured from there means nothing.
 CLOCK_PLAUSIBLE_MS = 1_704_067_200_000  # 2024-01-01
 
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who brought messages and how: one object for everything that comes over a connection, kept beside the messages.
+
+    `principal` is the id of the client's certificate (`core.mqtt.access.Certificate`) or the name of its user;
+    `source_ip` an address without port; both empty when nobody knows. `protocol` is "mqtt", "http", or empty for
+    what Tidegate says itself.
+    """
+
+    principal: str = ""
+    source_ip: str = ""
+    protocol: str = "mqtt"
+
+
+OURSELVES = Origin(protocol="")
+
+
 @dataclass(frozen=True, slots=True)
 class Properties:
     """What MQTT 5 lets a publisher say beside topic and payload (MQTT 5.0 section 3.3.2.3); `None` is absent."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from core.message import Message
+from core.message import OURSELVES, Message, Origin
 
 
 class Kind(Enum):
@@ -76,3 +76,4 @@ class Batch:
     client_id: str = ""
     packet_ids: list[int] | None = None
     resent: list[int] | None = None
+    origin: Origin = OURSELVES

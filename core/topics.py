@@ -16,6 +16,7 @@ LEVELS_MAX = 128  # far above any real naming scheme (AWS IoT allows 8), far bel
 CACHED_TOPICS_MAX = 20_000  # about 4 MB; a site has thousands of topics, a topic flood must not grow memory
 CACHED_TOPIC_CHARS_MAX = 256  # nor must a flood of very long ones; those are looked up each time
 CACHED_VALUES_MAX = 1_000_000  # nor one of filters that overlap: values in all answers together, about 8 MB
+BASIC_INGEST = "$aws/rules/"  # a rule's name and a topic follow: only that rule hears the message, no subscriber does
 LEVEL_BYTES = 340  # of memory for each level that a tree has for one filter or name alone: an object and a dictionary
 
 
@@ -59,6 +60,14 @@ def _check_text(text: str) -> None:
 def footprint(text: str) -> int:
     """Bytes of memory, at most, that a topic name or filter costs in a tree by levels, for bounds."""
     return len(text) + (text.count("/") + 1) * LEVEL_BYTES
+
+
+def beyond_basic_ingest(topic: str) -> str:
+    """The topic as rules see it: what follows `$aws/rules/<rule>/`, and a topic without that prefix as it is."""
+    if not topic.startswith(BASIC_INGEST):
+        return topic
+    _, _, rest = topic[len(BASIC_INGEST) :].partition("/")
+    return rest
 
 
 def matches(pattern: str, topic: str) -> bool:

@@ -28,6 +28,7 @@ from mqtt5 import ConnAckReasonCode, ConnectPacket
 
 from core.mqtt.access import Answer, Certificate, Peer
 from core.telemetry import Counters, get_logger
+from core.topics import BASIC_INGEST
 from devices.conditions import Context
 from devices.logins import Logins
 from devices.policies import Decision, Permissions, PolicySet, select
@@ -437,7 +438,7 @@ class OpenAccess:
     """Everyone who may reach the listener may do everything, but to reserved topics; for tests and simple sites."""
 
     def __init__(self, frames_under: str | None = None) -> None:
-        self._reserved = Reserved(frames_under=frames_under)
+        self._reserved = Reserved((BASIC_INGEST,), frames_under)
 
     def connect(self, peer: Peer, client_id: str, packet: ConnectPacket, answer: Answer) -> None:
         """Everyone the listener let in; a certificate's common name is the principal."""

@@ -10,7 +10,7 @@ Will not decide about anybody: `access`, `provisioning` and `registration` do.
 
 import asyncio
 import ssl
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from core.mqtt.broker import Broker
 from core.mqtt.connection import Connection
 from core.mqtt.listener import Listeners
 from core.telemetry import Counters, get_logger
+from core.topics import BASIC_INGEST
 from devices import directory, policy_files, provisioning, revocations, template_files
 from devices.access import DeviceAccess, Reserved
 from devices.authority import CA, Authority
@@ -28,7 +29,7 @@ from devices.config import DevicesSection
 from devices.policies import PolicySet
 from devices.provisioning import Provisioning
 from devices.registration import Registration, Vendor, read_vendors
-from devices.registry import FILE, Registry
+from devices.registry import FILE, Registry, Thing
 from devices.revocations import Revocations
 from devices.templates import Template
 
@@ -100,11 +101,16 @@ class Gatekeeper:
             rules.policies,
             counters,
             default_policies=section.default_policies,
-            reserved=Reserved(provisioning.PREFIXES, frames_under),
+            reserved=Reserved((*provisioning.PREFIXES, BASIC_INGEST), frames_under),
             local_issuer=self._local_issuer(),
             register=self._registration.register,
             revoked=rules.revoked.revoke,
         )
+
+    @property
+    def things(self) -> Mapping[str, Thing]:
+        """Every device of the registry by its name, as of now."""
+        return self._registry.things
 
     def guard(self, broker: Broker, listeners: Listeners) -> None:
         """Answer this broker's clients; before its listeners open."""

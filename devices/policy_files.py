@@ -69,6 +69,11 @@ Statement:
     Action: [iot:Publish, iot:RetainPublish, iot:Receive, iot:Subscribe]
     Resource: ["topic/*", "topicfilter/*"]
     Condition: { StringNotLike: { "tidegate:Topic": "$*" } }
+  - Sid: BasicIngest
+    Effect: Allow
+    Action: [iot:Publish, iot:RetainPublish]
+    Resource: "topic/$aws/rules/*"
+    Condition: { StringNotLike: { "tidegate:Topic": "$aws/rules/*/$*" } }
   - Sid: ItsOwnShadows
     Effect: Allow
     Action:
@@ -98,6 +103,11 @@ Statement:
     Action: [iot:Publish, iot:RetainPublish, iot:Receive, iot:Subscribe]
     Resource: ["topic/*", "topicfilter/*"]
     Condition: { StringNotLike: { "tidegate:Topic": ["$aws/*", "$tidegate/*"] } }
+  - Sid: BasicIngest
+    Effect: Allow
+    Action: [iot:Publish, iot:RetainPublish]
+    Resource: "topic/$aws/rules/*"
+    Condition: { StringNotLike: { "tidegate:Topic": "$aws/rules/*/$*" } }
 """,
 }
 

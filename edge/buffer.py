@@ -26,6 +26,7 @@ from pathlib import Path
 from secrets import randbits
 from typing import Any, TypeVar
 
+from core import ledger
 from core.commits import Commits, Work
 from core.errors import DamagedStore, StorageError
 from core.message import Message
@@ -40,7 +41,7 @@ from edge.resends import REMEMBERED_MS, Records, Resends
 
 T = TypeVar("T")
 
-SCHEMA = chunks.SCHEMA + records.SCHEMA
+SCHEMA = chunks.SCHEMA + records.SCHEMA + ledger.SCHEMA
 
 log = get_logger("edge.buffer")
 

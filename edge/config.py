@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from core import config
-from core.config import ClientTls, ConfigPath, Duration, HostPort, Listener, Name, Section, Size
+from core.config import ClientTls, ConfigPath, Duration, HostPort, Listener, Name, RulesSection, Section, Size
 from core.mqtt.config import MqttSection
 from core.topics import check_filter
 from devices.config import DevicesSection
@@ -110,12 +110,6 @@ class UplinkSection(Section):
         parts = urlsplit(self.url)
         assert parts.hostname is not None
         return HostPort(parts.hostname, parts.port or DEFAULT_PORTS[parts.scheme])
-
-
-class RulesSection(Section):
-    """[rules]: the directory of rules files."""
-
-    directory: ConfigPath
 
 
 class EdgeConfig(Section):

@@ -27,12 +27,17 @@ from core.telemetry import Counters, get_logger
 from devices.gatekeeper import Gatekeeper
 from edge import recovery
 from edge.buffer import Buffer
+from edge.calls import EdgeCalls
 from edge.config import EdgeConfig, UplinkSection, load
 from edge.gateway import Gateway
 from edge.lanes import Lane, LaneIndex
+from edge.reactions import Reactions
 from edge.uplink import Uplink
+from edge.windows import EdgeWindows
 from rules import files
 from rules.engine import RuleSet
+from rules.event import NO_ACCOUNT
+from rules.files.arns import Account
 
 log = get_logger("edge.daemon")
 
@@ -44,8 +49,11 @@ CONTROL_FILE = "control.sock"
 
 def load_rules(config: EdgeConfig) -> RuleSet:
     """The rules that the configuration names; raises ConfigurationError with every fault in every file."""
-    texts = read_texts(config.rules.directory) if config.rules is not None else {}
-    return files.parse(texts, supported=ACTIONS)
+    if config.rules is None:
+        return RuleSet()
+    account = Account(account_id=config.rules.account)
+    calls = EdgeCalls(config.rules, dict).names
+    return files.parse(read_texts(config.rules.directory), supported=ACTIONS, calls=calls, account=account)
 
 
 class Edge:
@@ -58,7 +66,13 @@ class Edge:
         self.counters = counters
         self.buffer = buffer
         self.gatekeeper = gatekeeper
-        self.gateway = Gateway(rules, LaneIndex(_lanes(config.uplink)), buffer, counters)
+        section = config.rules
+        self.calls = EdgeCalls(section, lambda: gatekeeper.things) if section is not None else None
+        account = section.account if section is not None else NO_ACCOUNT
+        self.windows = EdgeWindows(buffer.commits, counters)
+        self.reactions = Reactions(rules, counters, self.calls, account, self.windows)
+        self.gateway = Gateway(self.reactions, LaneIndex(_lanes(config.uplink)), buffer, counters)
+        self.windows.fire = self.gateway.emit
         journal, limits = Journal(buffer.commits), config.mqtt.limits()
         self.broker = Broker(gatekeeper.access, self.gateway.accept, counters, limits, journal)
         self.gateway.broker = self.broker
@@ -68,9 +82,10 @@ class Edge:
         self.started = time.monotonic()
 
     async def open(self, contexts: Sequence[ssl.SSLContext | None]) -> None:
-        """Take over the sessions that are on disk, and begin to listen."""
+        """Take over the sessions and the windows that are on disk, and begin to listen."""
         stored = await self.buffer.commits.store.run(records.load)
         self.broker.restore(stored, time.monotonic(), now_ms())
+        await self.windows.load(self.reactions.rules)
         for section, context in zip(self.config.listeners, contexts, strict=True):
             await self.listeners.open(section, context)
             if section.exposed:
@@ -78,9 +93,11 @@ class Edge:
 
     async def reload(self) -> None:
         """Read rules, policies and certificates again; a fault in them raises, and what is in force stays."""
-        rules = load_rules(self.config)
+        rules = await asyncio.to_thread(load_rules, self.config)  # a second for a thousand rules; devices do not wait
         self.gatekeeper.reload()
-        self.gateway.rules = rules
+        self.reactions.replace(rules)
+        if self.calls is not None:
+            self.calls.forget()
         log.info("reloaded", rules=len(rules))
 
     def background(self, context: ssl.SSLContext | None) -> list[tuple[str, Coroutine[Any, Any, None]]]:
@@ -88,6 +105,7 @@ class Edge:
         path = self.config.edge.data_dir / BUFFER_FILE
         always = [
             *self.gatekeeper.tasks(),
+            ("windows", self.windows.run()),
             ("buffer tidy", _tidy(self.buffer)),
             ("buffer damage", _end_on_damage(self.buffer, path)),
         ]
@@ -120,9 +138,7 @@ class Edge:
                 {"lane": s.lane.name, "messages": s.count, "bytes": s.bytes, "next_sequence": s.next}
                 for s in self.buffer.lanes.values()
             ],
-            "rules": [
-                {"rule": rule.name, **asdict(rule.counters)} for rule in self.gateway.rules
-            ],
+            "rules": [rule.status() | self.windows.status(rule.name) for rule in self.reactions.rules],
             "counters": self.counters.snapshot(),
         }  # fmt: skip
 
@@ -165,7 +181,13 @@ async def _open_buffer(path: Path, uplink: UplinkSection | None, counters: Count
             log.error("the buffer file is damaged", error=error)
     salvage = await asyncio.to_thread(recovery.recover, path)
     lost = "unknown" if salvage.lost is None else salvage.lost
-    log.error("buffer recovered", messages_saved=salvage.saved, messages_lost=lost, damaged_file=salvage.aside)
+    log.error(
+        "buffer recovered",
+        messages_saved=salvage.saved,
+        messages_lost=lost,
+        windows_saved=salvage.windows,
+        damaged_file=salvage.aside,
+    )
     counters.add("buffer_recoveries_total")
     counters.dropped("damaged on disk", salvage.lost or 0)
     return await Buffer.open(path, lanes, counters)

@@ -2,25 +2,21 @@
 
 A batch from a device goes to local subscribers and rules at once; what rules republish goes the same way. Then every
 message that a lane wants is added to the buffer, and the receipt is settled by its commit. A batch that no lane wants
-is settled as delivered. What a device sent before a crash and sends again is recognised, acknowledged and not taken
-twice.
+is settled as delivered, unless a rule's window has heard it. What a device sent before a crash and sends again is
+recognised, acknowledged and not taken twice. The rows of windows go the way of what rules republish, in a commit of
+their own.
 
 Will not touch the disk (`buffer` does) or the cloud (`uplink` does).
 """
 
-import time
-
-from core.errors import TidegateError
-from core.message import Message
+from core.message import OURSELVES, Message, Origin
 from core.mqtt.broker import Broker
-from core.receipts import DELIVERED, STORED, Batch, Kind, Outcome
+from core.receipts import DELIVERED, STORED, Batch, Kind, Outcome, Receipt
 from core.telemetry import Counters, get_logger
-from core.topics import InvalidTopic, check_name
 from edge.buffer import Buffer
 from edge.lanes import LaneIndex
-from rules.actions import Republish
-from rules.engine import NOTHING, Event, Rule, RuleSet, output_bytes
-from rules.errors import EvaluationError
+from edge.reactions import Reactions
+from rules.windows.aggregation import Due
 
 log = get_logger("edge.gateway")
 
@@ -33,8 +29,8 @@ class Gateway:
 
     broker: Broker
 
-    def __init__(self, rules: RuleSet, lanes: LaneIndex, buffer: Buffer | None, counters: Counters) -> None:
-        self.rules = rules
+    def __init__(self, reactions: Reactions, lanes: LaneIndex, buffer: Buffer | None, counters: Counters) -> None:
+        self.reactions = reactions
         self._lanes = lanes
         self._buffer = buffer
         self._counters = counters
@@ -43,13 +39,25 @@ class Gateway:
         """Take what a device published; settles the batch's receipt now or after the commit."""
         known = self._recognise(batch)
         messages = [m for i, m in enumerate(batch.messages) if i not in known] if known else batch.messages
-        republished = self._react(messages)
+        republished = self._react(messages, batch.origin)
         if self._buffer is None:
             batch.receipt.settle(DELIVERED)
-        elif self._keep(self._buffer, batch, republished, known) or known:
+            return
+        wanted = self._keep(self._buffer, batch, republished, known)
+        heard = self._windows_heard(batch, known)
+        if wanted or heard or known:
             self._buffer.commit(batch, known)
         else:
             batch.receipt.settle(DELIVERED)
+
+    def emit(self, rows: list[Due]) -> None:
+        """Take what rules make of the rows of their windows."""
+        made = self.reactions.fire(rows)
+        republished = made + self._react(made, OURSELVES) if made else made
+        if self._buffer is not None:
+            nobodys = Batch([], Receipt())
+            self._keep(self._buffer, nobodys, republished, {})
+            self._buffer.commit(nobodys, {})
 
     def _recognise(self, batch: Batch) -> dict[int, Outcome]:
         """The messages of a batch that were stored before the last crash, as exceptions for its receipt."""
@@ -91,13 +99,24 @@ class Gateway:
                 self._counters.dropped("lane full", lane=lane.name)  # nobody sends again what a rule made
         return wanted
 
-    def _react(self, messages: list[Message]) -> list[Message]:
+    def _windows_heard(self, batch: Batch, outcomes: dict[int, Outcome]) -> bool:
+        """Whether windows wait for a commit; they forget the messages that the sender is told are not kept."""
+        windows = self.reactions.windows
+        if windows is None:
+            return False
+        rejected = [batch.messages[index] for index, outcome in outcomes.items() if outcome.kind is Kind.REJECTED]
+        if rejected:
+            windows.aggregation.withdraw(rejected)
+        return windows.aggregation.has_gathered
+
+    def _react(self, messages: list[Message], origin: Origin) -> list[Message]:
         """Deliver to local subscribers and run the rules; returns everything that rules republished."""
         republished: list[Message] = []
         most = REPUBLISHED_MAX * len(messages)
         for _ in range(REPUBLISH_DEPTH_MAX):
             self.broker.publish(messages)
-            messages = self._apply_rules(messages)
+            messages = self.reactions.react(messages, origin)
+            origin = OURSELVES
             if not messages:
                 return republished
             republished += messages
@@ -107,41 +126,3 @@ class Gateway:
         self._counters.add("rules_loops_total")
         log.warning("rules republish in a loop; stopped", topic=messages[0].topic, republished=len(republished))
         return republished
-
-    def _apply_rules(self, messages: list[Message]) -> list[Message]:
-        made: list[Message] = []
-        match = self.rules.match
-        now, topic = 0, ""
-        found: tuple[Rule, ...] = ()
-        for message in messages:
-            if message.topic is not topic:
-                topic = message.topic
-                found = match(topic)
-            if found:
-                now = now or time.time_ns() // 1_000_000
-                event = Event(message, now)
-                for rule in found:
-                    self._apply(rule, event, now, made)
-        return made
-
-    def _apply(self, rule: Rule, event: Event, now: int, made: list[Message]) -> None:
-        """Evaluate one rule and run its actions; one that fails costs only itself."""
-        try:
-            output = rule.evaluate(event)
-            payload = b"" if output is NOTHING else output_bytes(output)
-        except EvaluationError as error:
-            self._failed(rule, error)
-            return
-        for action in () if output is NOTHING else rule.actions:
-            assert isinstance(action, Republish)
-            try:
-                topic = action.topic.render(event)
-                check_name(topic)
-            except (EvaluationError, InvalidTopic) as error:
-                self._failed(rule, error)
-            else:
-                made.append(Message(topic, payload, action.qos, received_at=now))
-
-    def _failed(self, rule: Rule, error: TidegateError) -> None:
-        self._counters.add("rules_failed_total", rule=rule.name)
-        log.warning("a rule failed", rule=rule.name, error=error)

@@ -4,7 +4,7 @@ The file is moved (never deleted) and read row by row: first through the table, 
 page is damaged. A first page that is gone is replaced by that of an empty buffer, because the roots of our tables
 stand on the same pages in each. What was saved is written to a new database with a new epoch for new messages; saved
 messages keep their numbers, so the cloud still recognises those it has. Of the broker's sessions and retained
-messages everything that can be read is copied.
+messages everything that can be read is copied; of the windows of rules everything or nothing.
 
 The new file takes the old one's place when it is complete, and the mark goes last: a recovery that is killed, or that
 finds the disk full, is begun again by the next start. Memory holds `COPY_CHUNKS` at a time, however large the file is.
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from core import ledger
 from core.errors import StorageError
 from core.mqtt import records
 from core.store import connect
@@ -39,12 +40,14 @@ Oldest = dict[tuple[str, int], int]  # the lowest number saved, by lane and epoc
 class Salvage:
     """What became of a damaged file: where it is now, how many messages were saved, and how many are known to be lost.
 
-    `lost` is counted from the file's own index and numbers; None when not even those can be read.
+    `lost` is counted from the file's own index and numbers; None when not even those can be read. `windows` says
+    whether what rules with windows had gathered was saved.
     """
 
     aside: Path
     saved: int = 0
     lost: int | None = None
+    windows: bool = False
 
 
 def mark_damaged(path: Path) -> None:
@@ -69,7 +72,7 @@ def recover(path: Path) -> Salvage:
     try:
         mark_damaged(path)
         if complete:
-            salvage.saved = _count(fresh)
+            salvage.saved, salvage.windows = _count(fresh), True
         else:
             _salvage(path, fresh, salvage)
         _move(path, salvage.aside)
@@ -146,6 +149,7 @@ def _copy(path: Path, target: sqlite3.Connection, salvage: Salvage) -> int | Non
             target.execute("COMMIT")
         target.execute("BEGIN")
         records.salvage(source, target)
+        salvage.windows = ledger.salvage(source, target)
         target.execute("COMMIT")
         return _expected(source, oldest)
     finally:

@@ -107,7 +107,7 @@ class Uplink:
 
     async def _session(self, backoff: Backoff) -> str:
         """One connection, from the attempt to its end; returns why it ended."""
-        hello = mqtt5.ConnectPacket(f"tidegate-edge-{self._edge}", clean_start=True, keep_alive=KEEP_ALIVE_SECONDS)
+        hello = mqtt5.ConnectPacket(frames.client_id(self._edge), clean_start=True, keep_alive=KEEP_ALIVE_SECONDS)
         try:
             client = await connect(*self._config.address, hello, self._context)
         except ConnectionFailed as error:

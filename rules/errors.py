@@ -5,15 +5,21 @@ evaluated.
     ├── SqlError            one fault in one SQL text or template; line and column inside that text
     ├── RulesError          every fault of every rules file (a ConfigurationError: commands exit with 78)
     └── EvaluationError     one rule could not be evaluated for one message; the next message is not affected
+        ├── CallFailed      because a function that calls out was not answered
+        └── ActionFailed    an action's target refuses the output, and would refuse it again
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self, TypeAlias
 
 from core.errors import ConfigurationError, TidegateError
 
+PROBLEMS_MAX = 200  # more than anyone reads at once
 EXCERPT_CHARS = 100  # one terminal line with its margin
+
+
+Severity: TypeAlias = Literal["error", "warning"]
 
 
 class SqlError(TidegateError, ValueError):
@@ -39,6 +45,14 @@ class EvaluationError(TidegateError):
     """A rule's statement or template failed for one message: its result is too large or nested too deeply."""
 
 
+class CallFailed(EvaluationError):
+    """get_secret(), aws_lambda() or another function that calls out got no answer that could be used."""
+
+
+class ActionFailed(EvaluationError):
+    """What an action was to act on refuses the output for good: trying again would change nothing."""
+
+
 def failure(error: Exception) -> str:
     """What to tell people about an evaluation that `error` ended."""
     if isinstance(error, RecursionError):
@@ -48,22 +62,27 @@ def failure(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault in a rules file. `excerpt` is that line and, below it, a caret under the column."""
+    """One fault in a rules file. `excerpt` is that line and, below it, a caret under the column.
+
+    With an error the file cannot be used; a warning is about a rule that can run, but may not do what was meant.
+    """
 
     file: str
     line: int
     column: int
     message: str
     excerpt: str = ""
+    severity: Severity = "error"
 
     @classmethod
-    def at(cls, file: str, text: str, offset: int, message: str) -> Self:
+    def at(cls, file: str, text: str, offset: int, message: str, severity: Severity = "error") -> Self:
         """The problem at character `offset` of `text`, which is what `file` holds."""
         line, column = line_and_column(text, offset)
-        return cls(file, line, column, message, _excerpt(text, offset, column))
+        return cls(file, line, column, message, _excerpt(text, offset, column), severity)
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+        kind = "" if self.severity == "error" else f"{self.severity}: "
+        return f"{self.file}:{self.line}:{self.column}: {kind}{self.message}"
 
 
 class RulesError(ConfigurationError):

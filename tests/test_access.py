@@ -297,6 +297,21 @@ def test_by_default_a_device_has_ordinary_topics_and_its_own_shadows(registry: R
     assert not grant.allows("iot:GetThingShadow", "thing/lathe")
 
 
+def test_by_default_everyone_reaches_rules_by_basic_ingest_but_not_with_topics_of_the_server(
+    registry: Registry,
+) -> None:
+    access = access_to(registry, reserved=Reserved(served=("$aws/rules/",)))
+    for grant in (admitted(access, peer("press"), "press"), admitted(access, peer(anonymous=True), "x")):
+        for topic, allowed in [
+            ("$aws/rules/Hot/plant/1", True), ("$aws/rules/Hot", True), ("$aws/rules/", True), ("$aws/rules", False),
+            ("$aws/rules/Hot/$aws/events/presence/connected/press", False), ("$aws/rules/Hot/$SYS/x", False),
+        ]:  # fmt: skip
+            assert grant.publish(topic, retain=False) is allowed, topic
+            assert grant.publish(topic, retain=True) is allowed, topic
+        assert not grant.subscribe("$aws/rules/Hot/plant/1")
+        assert not grant.receive("$aws/rules/Hot/plant/1")
+
+
 def test_retaining_needs_both_permissions(registry: Registry) -> None:
     registry.add("press", policies=("mine",))
     connects = '{Effect: Allow, Action: iot:Connect, Resource: "*"}'

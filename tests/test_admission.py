@@ -288,3 +288,12 @@ def test_of_two_that_wait_with_one_identifier_the_later_answer_takes_over() -> N
     assert [type(packet) for packet in peers[0].heard()] == [ConnAckPacket]
     peers[1].cut()
     assert len(bench.broker.clients()) == 1
+
+
+@pytest.mark.parametrize("version", [5, 4])
+def test_a_will_may_be_for_a_rule_and_not_for_the_daemon(version: int) -> None:
+    found = wish(version, will=Will(topic="$aws/rules/Offline/press", payload=b"gone"))
+    assert found.will is not None
+    assert found.will.topic == "$aws/rules/Offline/press"
+    packet = ConnectPacket("a", clean_start=True, will=Will(topic="$aws/certificates/create/json", payload=b"{}"))
+    assert examine(packet, version, LIMITS) == ConnAckReasonCode.NOT_AUTHORIZED

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from core.config import HostPort
+from core.config import HostPort, RulesSection
 from core.errors import ConfigurationError
 from edge.config import LANE_BYTES_MIN, LANES_MAX, EdgeConfig, load
 from edge.lanes import Lane, Order, WhenFull
@@ -232,3 +232,14 @@ def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
 def test_sections_that_do_not_exist_yet_are_not_ignored(tmp_path: Path, section: str) -> None:
     [problem] = problems(tmp_path, BASE + f"[{section}]\n")
     assert problem.startswith(f"{section}: unknown key")
+
+
+def test_rules_have_an_account_and_perhaps_secrets(tmp_path: Path) -> None:
+    text = BASE + '[rules]\ndirectory = "rules"\n'
+    bare = parse(tmp_path, text).rules
+    assert bare == RulesSection(directory=tmp_path / "rules", account="000000000000", secrets=None)
+    full = parse(tmp_path, text + 'account = "123456789012"\nsecrets = "secrets"\n').rules
+    assert full == RulesSection(directory=tmp_path / "rules", account="123456789012", secrets=tmp_path / "secrets")
+    for account in ("12345678901", "1234567890123", "12345678901x", ""):
+        [problem] = problems(tmp_path, text + f'account = "{account}"\n')
+        assert problem.startswith("rules.account: ")

@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 import pytest
 
-from cloud.effects import REPUBLISH_DEPTH_MAX, REPUBLISHED_MAX, Effects, Targets
+from cloud.effects import REPUBLISH_DEPTH_MAX, REPUBLISHED_MAX, Effects, Surroundings, Targets
 from cloud.targets import alerts, streams, tables
 from cloud.targets.alerts import message_id
 from cloud.targets.config import StreamConfig, TableConfig, TopicConfig
-from core.message import Message
+from core.message import Message, Origin
 from rules import files
 from rules.engine import RuleSet
 
@@ -52,9 +52,9 @@ def said(topic: str, value: Any) -> Message:
     return Message(topic, orjson.dumps(value), 1, False, "press", T - 60_000)
 
 
-def gather(rules: RuleSet, *messages: Message) -> Effects:
-    effects = Effects()
-    effects.gather(rules, numbered(*messages), T)
+def gather(rules: RuleSet, *messages: Message, **more: Any) -> Effects:
+    effects = Effects(Surroundings(TARGETS, account="123456789012"))
+    effects.gather(rules, numbered(*messages), T, **more)
     return effects
 
 
@@ -76,10 +76,11 @@ def test_each_action_of_each_rule_that_hears_gets_its_share() -> None:
         rule("Hot", "plant/+/t", ALERT, where=" WHERE t > 100"),
         rule("Else", "office/#", ALERT),
     )
-    effects = gather(rules, said("plant/1/t", {"t": 101}), said("plant/2/t", {"t": 1}))
-    assert effects.items == {"readings": [{"t": 101}, {"t": 1}]}
-    assert effects.records == {"telemetry": [b'{"t":101}\n', b'{"t":1}\n']}
-    assert [told.payload for told in effects.notifications["alerts"]] == [b'{"t":101}']
+    hot, cool = b'{"machine":"a","t":101}', b'{"machine":"b","t":1}'
+    effects = gather(rules, Message("plant/1/t", hot), Message("plant/2/t", cool))
+    assert effects.items == {"readings": [tables.Item("a", "", hot), tables.Item("b", "", cool)]}
+    assert effects.records == {"telemetry": [hot + b"\n", cool + b"\n"]}
+    assert [told.payload for told in effects.notifications["alerts"]] == [hot]
     assert [message.topic for message in effects.heard] == ["plant/1/t", "plant/2/t"]
 
 
@@ -169,13 +170,137 @@ def test_a_batched_action_makes_a_record_of_each_element() -> None:
     assert gather(rules, said("plant/1", {"a": 2})).records["telemetry"] == [b'{"a":2}\n']
 
 
+# -- who sent it -------------------------------------------------------------------------------------------------------
+
+WHO = "clientid() AS c, principal() AS p, sourceip() AS ip, accountid() AS a, traceid() = traceid() AS t"
+
+
+def test_rules_are_told_who_published_here_and_of_clients_of_an_edge_only_the_identifier() -> None:
+    rules = ruleset(rule("Who", "plant/#", STREAM, select=WHO))
+    [direct] = gather(rules, said("plant/1", 1), origin=Origin("ab", "10.0.0.7")).records["telemetry"]
+    assert orjson.loads(direct) == {"c": "press", "p": "ab", "ip": "10.0.0.7", "a": "123456789012", "t": True}
+    [relayed] = gather(rules, said("plant/1", 1)).records["telemetry"]
+    assert orjson.loads(relayed) == {"c": "press", "a": "123456789012", "t": True}
+
+
+def test_what_a_rule_made_comes_from_nobody() -> None:
+    rules = ruleset(rule("There", "plant/#", republish("alarm/1")), rule("Who", "alarm/#", STREAM, select=WHO))
+    [made] = gather(rules, said("plant/1", 1), origin=Origin("ab", "10.0.0.7")).records["telemetry"]
+    assert orjson.loads(made) == {"c": "n/a", "a": "123456789012"}
+
+
+def test_what_subscribers_have_heard_already_they_do_not_hear_again() -> None:
+    rules = ruleset(rule("There", "plant/#", republish("alarm/1")))
+    effects = gather(rules, said("plant/1", 1), published=True)
+    assert [message.topic for message in effects.heard] == ["alarm/1"]
+    assert effects.applied == 2
+
+
+# -- Basic Ingest ------------------------------------------------------------------------------------------------------
+
+
+def test_by_basic_ingest_only_the_rule_that_is_named_hears_a_message() -> None:
+    rules = ruleset(
+        rule("Hot", "plant/#", STREAM, select="topic() AS t"),
+        rule("All", "#", ALERT),
+        rule("Office", "office/#", ALERT),
+    )
+    effects = gather(rules, said("$aws/rules/Hot/office/1", 1), said("$aws/rules/Gone/office/1", 1))
+    assert effects.records == {"telemetry": [b'{"t":"office/1"}\n']}
+    assert effects.notifications == {}
+    assert (effects.not_found, effects.applied) == (1, 2)
+
+
+# -- error actions -----------------------------------------------------------------------------------------------------
+
+
+def failing(name: str, *actions: dict[str, Any], error: dict[str, Any], select: str = "*") -> dict[str, Any]:
+    made = rule(name, "plant/#", *actions, select=select)
+    made[name]["errorAction"] = error
+    return made
+
+
+def test_what_targets_refuse_reaches_the_error_action_together_and_costs_the_others_nothing() -> None:
+    batched = {"firehose": {"deliveryStreamName": "telemetry"}}
+    rules = ruleset(failing("All", TABLE, batched, ALERT, republish("a/${'#'}"), error=STREAM))
+    effects = gather(rules, Message("plant/1", b"\xff\xfe", 1, client_id="press"))
+    raw, document = effects.records["telemetry"]
+    assert raw == b"\xff\xfe"
+    told = orjson.loads(document)
+    assert len(told.pop("cloudwatchTraceId")) == 36
+    assert told == {
+        "ruleName": "All",
+        "topic": "plant/1",
+        "clientId": "press",
+        "base64OriginalPayload": "//4=",
+        "failures": [
+            {"failedAction": "DynamoDBv2Action", "failedResource": "readings",
+             "errorMessage": "the result is not a JSON object"},
+            {"failedAction": "SnsAction", "failedResource": "alerts",
+             "errorMessage": "the message is not UTF-8 text; write encode(*, 'base64') in the SQL"},
+            {"failedAction": "RepublishAction", "failedResource": "a/${'#'}",
+             "errorMessage": "topic 'a/#' holds a wildcard"},
+        ],
+    }  # fmt: skip
+    assert (effects.items, effects.notifications) == ({}, {})
+    assert [target for target, _ in effects.refused] == ["table readings", "topic alerts"]
+    assert effects.failed == {"All": 3}
+    assert effects.error_actions_failed == {}
+
+
+def test_an_error_action_can_be_any_action(db: sqlite3.Connection) -> None:
+    for error in (TABLE, ALERT, republish("errors/${topic(2)}")):
+        rules = ruleset(failing("Bad", republish("${'#'}"), error=error), rule("Heard", "errors/#", STREAM))
+        effects = gather(rules, said("plant/1", 1))
+        assert effects.apply(db, T) == ([] if error is not TABLE else effects.refused)
+        assert effects.failed == {"Bad": 1}
+        if error is TABLE:  # the document has no member `machine`
+            assert effects.error_actions_failed == {"Bad": 1}
+            assert effects.refused == [("table readings", "no key member 'machine' at the top level")]
+        elif error is ALERT:
+            [told] = effects.notifications["alerts"]
+            assert orjson.loads(told.payload)["ruleName"] == "Bad"
+        else:
+            assert [message.topic for message in effects.heard] == ["plant/1", "errors/1"]
+            assert orjson.loads(effects.records["telemetry"][0])["ruleName"] == "Bad"
+
+
+def test_an_error_notification_has_a_name_of_its_own_that_stays_the_same() -> None:
+    rules = ruleset(failing("Bad", ALERT, republish("${'#'}"), error=ALERT))
+    first, again = (gather(rules, said("plant/1", 1)).notifications["alerts"] for _ in range(2))
+    assert [told.message_id for told in first] == [told.message_id for told in again]
+    assert len({told.message_id for told in first}) == 2
+
+
+def test_an_evaluation_that_fails_sets_off_no_error_action() -> None:
+    rules = ruleset(failing("Fails", STREAM, error=ALERT, select="get_thing_shadow('x', 'r') AS s"))
+    effects = gather(rules, said("plant/1", 1))
+    assert effects.failed == {"Fails": 1}
+    assert effects.notifications == {}
+
+
+def test_a_record_too_large_is_refused_before_anything_is_written(db: sqlite3.Connection) -> None:
+    rules = ruleset(failing("Large", STREAM, error=republish("errors")))
+    effects = gather(rules, Message("plant/1", b"x" * streams.RECORD_BYTES_MAX))
+    assert effects.records["telemetry"] == []
+    assert [target for target, _ in effects.apply(db, T)] == ["stream telemetry"]
+    assert [message.topic for message in effects.heard] == ["plant/1", "errors"]
+
+
+def test_a_target_of_an_error_action_must_be_configured_too() -> None:
+    error = {"dynamoDBv2": {"putItem": {"tableName": "nothing"}}}
+    assert list(TARGETS.check(ruleset(failing("One", STREAM, error=error)))) == [
+        "rule One: no table 'nothing'; add [targets.tables.nothing] (configured: readings)"
+    ]
+
+
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
 def test_everything_is_written_into_its_target(db: sqlite3.Connection) -> None:
     rules = ruleset(rule("All", "plant/#", TABLE, STREAM, ALERT))
     effects = gather(rules, said("plant/1", {"machine": "a", "t": 1}), said("plant/1", {"machine": "b", "t": 2}))
-    assert effects.apply(db, TARGETS, T) == []
+    assert effects.apply(db, T) == []
     assert [orjson.loads(item.json)["t"] for item in tables.scan(db, "readings", 9)] == [1, 2]
     [(data,)] = db.execute("SELECT data FROM stream_batches").fetchall()
     assert data == b'{"machine":"a","t":1}\n{"machine":"b","t":2}\n'
@@ -187,7 +312,7 @@ def test_what_a_target_refuses_is_told_and_costs_the_others_nothing(db: sqlite3.
     rules = ruleset(rule("All", "plant/#", TABLE, STREAM, ALERT))
     without_key, binary = said("plant/1", {"t": 1}), Message("plant/1", b"\xff\xfe", 1)
     effects = gather(rules, without_key, binary, said("plant/1", {"machine": "a"}))
-    refused = effects.apply(db, TARGETS, T)
+    refused = effects.apply(db, T)
     assert [target for target, _ in refused] == ["table readings", "table readings", "topic alerts"]
     assert "no key member 'machine'" in refused[0][1]
     assert tables.count(db, "readings") == 1

@@ -23,6 +23,7 @@ from edge.buffer import QUOTA_EXCEEDED, Buffer
 from edge.chunks import Chunk
 from edge.gateway import REPUBLISH_DEPTH_MAX, REPUBLISHED_MAX, Gateway
 from edge.lanes import CLOCK_PLAUSIBLE_MS, Lane, LaneIndex, WhenFull
+from edge.reactions import Reactions
 from rules import files
 from rules.engine import RuleSet
 from tests.killing import before_every_statement
@@ -62,7 +63,8 @@ class Site:
 
     async def start(self) -> None:
         self.buffer = await Buffer.open(self._path / "buffer.db", self.lanes, self.counters) if self.lanes else None
-        self.gateway = Gateway(rules(self._text), LaneIndex(self.lanes), self.buffer, self.counters)
+        reactions = Reactions(rules(self._text), self.counters)
+        self.gateway = Gateway(reactions, LaneIndex(self.lanes), self.buffer, self.counters)
         journal = Journal(self.buffer.commits) if self.buffer is not None else None
         self.broker = Broker(OpenAccess(), self.gateway.accept, self.counters, journal=journal)
         self.gateway.broker = self.broker
@@ -384,10 +386,73 @@ async def test_an_action_that_fails_leaves_the_others_of_its_rule_alone(tmp_path
     await site.stop()
 
 
+# -- Basic Ingest ------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_for_one_rule_is_heard_by_that_alone_and_by_no_subscriber(tmp_path: Path) -> None:
+    text = OVERHEAT + republish("Office", "office/#", "alarm/all")
+    site = Site(tmp_path, (Lane("all", ("#",)),), text)
+    await site.start()
+    watch = site.connect("watch", "#", "$aws/#")
+    heard(watch)  # that it has subscribed
+    receipt = site.offer(said("$aws/rules/Overheat/office/7/t", b'{"t":101}'))
+    assert (await receipt).outcome == STORED  # the alarm is kept, so it is waited for
+    assert heard(watch) == await site.held(site.lanes[0]) == [("alarm/7", b'{"t":101}')]
+    cold = site.offer(said("$aws/rules/Overheat/office/7/t", b'{"t":1}'), said("$aws/rules/Gone/x", b""), first_id=9)
+    assert cold.result().outcome == DELIVERED
+    assert site.counters.value("rules_not_found_total") == 1
+    await site.stop()
+
+
+async def test_a_lane_that_names_basic_ingest_keeps_it_for_the_cloud(tmp_path: Path) -> None:
+    lane = Lane("ingest", ("$aws/rules/#",))
+    site = Site(tmp_path, (lane, PLANT), OVERHEAT)
+    await site.start()
+    receipt = await site.offer(said("$aws/rules/Overheat/plant/1/t", b'{"t":1}'), said("$aws/rules/Gone/x", b"2"))
+    assert receipt.outcome == STORED
+    assert await site.held(lane) == [("$aws/rules/Overheat/plant/1/t", b'{"t":1}'), ("$aws/rules/Gone/x", b"2")]
+    assert await site.held(PLANT) == []
+    await site.stop()
+
+
+async def test_a_rule_can_call_another_one_by_name(tmp_path: Path) -> None:
+    first = republish("First", "plant/#", "$$aws/rules/Then/${topic()}/more")
+    text = first + republish("Then", "none", "alarm/${topic()}")
+    site = Site(tmp_path, (ALARMS,), text)
+    await site.start()
+    watch = site.connect("watch", "#")
+    assert (await site.offer(said("plant/1", b"{}"))).outcome == STORED
+    assert heard(watch) == [("plant/1", b"{}"), ("alarm/plant/1/more", b"{}")]
+    assert await site.held(ALARMS) == [("alarm/plant/1/more", b"{}")]
+    await site.stop()
+
+
+async def test_the_rules_are_told_who_published(tmp_path: Path) -> None:
+    site = Site(tmp_path, (), republish("Who", "plant/#", "alarm/${sourceip()}", sql="SELECT sourceip() AS ip"))
+    await site.start()
+    watch = site.connect("watch", "#")
+    press = site.broker.open(Peer("[2001:db8::7]:5000", None, True), lambda: None, 0.0)
+    press.receive(ConnectPacket("press").write(), 0.0, NOW)
+    press.receive(PublishPacket("plant/1", b"{}").write(), 0.0, NOW)
+    assert heard(watch) == [("plant/1", b"{}"), ("alarm/2001:db8::7", b'{"ip":"2001:db8::7"}')]
+
+
+async def test_what_a_rule_made_comes_from_nobody(tmp_path: Path) -> None:
+    text = republish("First", "plant/#", "alarm/1") + republish(
+        "Then", "alarm/#", "end/${sourceip()}", sql="SELECT sourceip() AS ip, clientid() AS c"
+    )
+    site = Site(tmp_path, (), text)
+    await site.start()
+    watch = site.connect("watch", "end/#")
+    press = site.broker.open(Peer("10.0.0.7:5000", None, True), lambda: None, 0.0)
+    press.receive(ConnectPacket("press").write() + PublishPacket("plant/1", b"{}").write(), 0.0, NOW)
+    assert heard(watch) == [("end/", b'{"c":"n/a"}')]
+
+
 async def test_rules_can_be_replaced_while_messages_come(site: Site) -> None:
     await site.offer(said("plant/1/t", b'{"t":101}'))
-    site.gateway.rules = rules(republish("Any", "plant/+/t", "alarm/any"))
+    site.gateway.reactions.replace(rules(republish("Any", "plant/+/t", "alarm/any")))
     await site.offer(said("plant/1/t", b'{"t":1}'), first_id=2)
-    site.gateway.rules = rules("")
+    site.gateway.reactions.replace(rules(""))
     await site.offer(said("plant/1/t", b'{"t":102}'), first_id=3)
     assert [topic for topic, _ in await site.held(ALARMS)] == ["alarm/1", "alarm/any"]

@@ -57,9 +57,9 @@ MODULE_LINES_MAX = 400  # blank lines not counted; most modules have 100 to 300
 
 # Test files that are named after a theme that crosses modules, and not after one module.
 THEMES = {
-    "attacks", "bad_days", "conformance", "demo", "end_to_end", "entrance", "exactly_once", "house_rules",
-    "interoperability", "intruders", "kills", "outages", "persistent_sessions", "power_cuts", "processes", "soak",
-    "systemd",
+    "attacks", "bad_days", "conformance", "corpus", "demo", "documentation", "end_to_end", "entrance", "exactly_once",
+    "house_rules", "interoperability", "intruders", "kills", "outages", "persistent_sessions", "power_cuts",
+    "processes", "soak", "systemd",
 }  # fmt: skip
 
 # A module may have a second test file: its command as a user types it, or its comparison with a simple model.

@@ -20,7 +20,7 @@ from mqtt5 import (
     SubscribePacket,
 )
 
-from core.message import Message, Properties
+from core.message import Message, Origin, Properties
 from core.mqtt import inbound as inbound_module
 from core.mqtt import retained as retained_module
 from core.mqtt.inbound import USER_PROPERTIES_MAX
@@ -561,3 +561,70 @@ def test_the_shell_is_woken_by_a_settlement_that_has_nothing_to_acknowledge(vers
     assert peer.woken > woken
     assert peer.heard() == []
     assert not peer.closed
+
+
+# -- where it comes from -----------------------------------------------------------------------------------------------
+
+
+@both_versions
+def test_a_batch_says_who_brought_it_and_from_where(version: int) -> None:
+    bench = Bench()
+    bench.connect("a", version, principal="press").send(publish("t", b"1", 1), publish("t", b"2"))
+    bench.connect("b", version).send(publish("t"))
+    named, anonymous = bench.batches
+    assert named.origin == Origin("00" * 32, "10.0.0.7", "mqtt")  # the certificate's id, not its name
+    assert anonymous.origin == Origin("", "10.0.0.7", "mqtt")
+    bench.connect("c", version).send(publish("t"))
+    assert bench.batches[-1].origin is not anonymous.origin
+
+
+def test_all_batches_of_a_connection_share_one_origin() -> None:
+    bench = Bench()
+    peer = bench.connect("a")
+    peer.send(publish("t"))
+    peer.send(publish("t"))
+    first, second = bench.batches
+    assert first.origin is second.origin
+
+
+# -- Basic Ingest ------------------------------------------------------------------------------------------------------
+
+
+@both_versions
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_what_is_published_for_a_rule_is_taken_and_no_subscriber_hears_it(version: int, qos: int) -> None:
+    bench = Bench()
+    watch, device = bench.connect("watch"), bench.connect("a", version)
+    assert watch.subscribe("#", "$aws/#", "$aws/+/Hot/#", "$share/g/$aws/#") == [1] * 4
+    packets = {0: publish("$aws/rules/Hot/t", b"x"), 1: publish("$aws/rules/Hot/t", b"x", 7),
+               2: publish_2("$aws/rules/Hot/t", b"x", 7)}  # fmt: skip
+    device.send(packets[qos], publish("t", b"others"))
+    assert [(m.topic, m.qos) for m in bench.accepted] == [("$aws/rules/Hot/t", qos), ("t", 0)]
+    assert [type(packet) for packet in device.heard()] == [[], [PubAckPacket], [PubRecPacket]][qos]
+    assert [payload for payload in watch.payloads() if b"eventType" not in payload] == [b"others"]
+
+
+@both_versions
+def test_what_is_published_for_a_rule_is_asked_about_once_and_not_retained(version: int) -> None:
+    guard = Guard()
+    bench = Bench(access=guard)
+    peer = bench.connect("a", version)
+    for _ in range(3):
+        peer.send(publish("$aws/rules/Hot/t", b"x", retain=True), publish("$aws/rules/Hot/t", b"y"))
+    assert len(bench.accepted) == 6
+    assert guard.asked.count(("publish", "$aws/rules/Hot/t")) == 2  # retained, and not
+    assert bench.broker.retained.published == 0
+    guard.forbid("publish", "$aws/rules/Other")
+    peer = bench.connect("b", 5)
+    peer.send(publish("$aws/rules/Other/t", b"x", 1), publish("$aws/rules/Hot/t", b"x", 2))
+    codes = [packet.reason_code for packet in only(peer.heard(), PubAckPacket)]
+    assert codes == [PubAckReasonCode.NOT_AUTHORIZED, PubAckReasonCode.SUCCESS]
+
+
+def test_requests_to_the_daemon_are_still_served_and_are_no_messages() -> None:
+    bench, served = Bench(), []
+    bench.broker.serve = lambda client_id, message: served.append((client_id, message.topic))
+    bench.broker.access = Guard()
+    bench.connect("a").send(publish("$aws/certificates/create/json"), publish("$aws/rulesets/x"))
+    assert served == [("a", "$aws/certificates/create/json"), ("a", "$aws/rulesets/x")]
+    assert bench.accepted == []

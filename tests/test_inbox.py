@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cloud import inbox
 from cloud.inbox import RANGES_MAX, SCHEMA, TooManyGaps
 from core import frames
-from core.message import Message
+from core.message import Message, Origin
 
 T = 1_800_000_000_000
 
@@ -166,3 +166,26 @@ def test_the_rules_are_given_each_number_once(frames_: list[tuple[int, int, int]
     assert len(given_) == len(set(given_))
     assert set(given_) <= sent
     db.close()
+
+
+# -- who sent it -------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_client_published_here_keeps_its_origin_until_the_rules_have_had_it(db: sqlite3.Connection) -> None:
+    frame = frames.encode("", "direct", 5, 1, 1, [Message("t", b"1", received_at=T)])
+    origin = Origin("ab" * 32, "2001:db8::7", "mqtt")
+    assert inbox.put(db, frames.read_header(frame), frame, T, origin) == 1
+    assert inbox.put(db, frames.read_header(frame), frame, T, origin) == 0  # a repeat adds nothing
+    put(db, 1, 2)
+    direct, relayed = inbox.read(db, 10)
+    assert (direct.origin, relayed.origin) == (origin, None)
+    inbox.done(db, [direct, relayed])
+    assert db.execute("SELECT count(*) FROM origins").fetchone() == (0,)
+
+
+def test_an_inbox_of_an_earlier_release_is_read_on(db: sqlite3.Connection) -> None:
+    put(db, 1, 3)
+    db.execute("DROP TABLE origins")
+    db.executescript(SCHEMA)  # as every start does
+    [entry] = inbox.read(db, 10)
+    assert (entry.fresh, entry.origin) == ([(1, 3)], None)

@@ -14,12 +14,13 @@ import pytest
 from cloud import inbox
 from cloud.ingest import DIRECT, IMPLEMENTATION_SPECIFIC, PAYLOAD_FORMAT_INVALID, QUOTA_EXCEEDED, Ingest
 from core import blocks, frames
-from core.message import Message
+from core.message import Message, Origin
 from core.receipts import STORED, Batch, Kind, Receipt
 from core.store import Store
 from core.telemetry import Counters
 
 T = 1_800_000_000_000
+PRESS = Origin("ab" * 32, "10.0.0.7")
 _HEAD = struct.Struct("<2sBBQQIQqqI")
 
 
@@ -233,3 +234,15 @@ async def test_a_flood_of_plain_messages_is_cut_into_frames(cloud: Cloud) -> Non
     receipt = await cloud.offer(*[Message("t", b"", received_at=T)] * count)
     assert receipt.outcome == STORED
     assert await cloud.store.run(inbox.waiting) == (2, count)
+
+
+# -- who sent it -------------------------------------------------------------------------------------------------------
+
+
+async def test_the_origin_of_a_batch_is_stored_for_what_came_directly_and_not_for_frames(cloud: Cloud) -> None:
+    settled: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+    batch = Batch([Message("plant/1", b"mine"), framed(b"a")], Receipt(settled.set_result), "press", origin=PRESS)
+    cloud.ingest.accept(batch)
+    assert (await settled).outcome == STORED
+    entries = await cloud.store.run(lambda connection: inbox.read(connection, 10))
+    assert [(frames.read_header(entry.frame).edge, entry.origin) for entry in entries] == [("hall", None), ("", PRESS)]

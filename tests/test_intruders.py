@@ -277,7 +277,7 @@ def test_topics_of_the_server_are_closed_whatever_policies_say(gate: Gate, versi
     watching = mighty.connect()
     topics = [
         "$SYS/broker/version", "$SYS", "$share/g/t", "$tidegate/frames/press-hall/all", "$tidegate/x", "$aws",
-        "$aws/events/presence/connected/victim", "$aws/rules/x", "$aws/things/x/shadow/update/accepted",
+        "$aws/events/presence/connected/victim", "$aws/rules", "$aws/things/x/shadow/update/accepted",
     ]  # fmt: skip
     watching.subscribe("$aws/#", "$tidegate/#", "$SYS/broker/version")
     watching.drained()
@@ -293,6 +293,22 @@ def test_topics_of_the_server_are_closed_whatever_policies_say(gate: Gate, versi
     assert [message for message in watching.drained() if message.payload == b"forged"] == []
     plain = mighty.connect(f"{mighty.name}-plain", version)
     assert plain.publish("$other/t") == 0
+
+
+@both_versions
+def test_nobody_listens_to_basic_ingest_and_nobody_speaks_as_the_server_by_it(gate: Gate, version: int) -> None:
+    mighty, usual = gate.allowing(EVERYTHING), gate.add()
+    watching = mighty.connect(mighty.name, version)
+    assert watching.subscribe("$aws/rules/#", "$aws/rules/x/t", "$share/g/$aws/rules/+/t", "$aws/#") == [
+        FAILED[version], FAILED[version], FAILED[version], 2,
+    ]  # fmt: skip
+    watching.drained()
+    assert usual.connect(version=5).publish("$aws/rules/x/t", b"for a rule") == 0
+    everyone = gate.open("open", 5).connect("someone")
+    assert everyone.publish("$aws/rules/x/t", b"for a rule") == 0
+    for who in (usual.connect(f"{usual.name}-2"), everyone):
+        assert who.publish("$aws/rules/x/$aws/events/presence/connected/victim") == NOT_AUTHORIZED
+    assert [message for message in watching.drained() if message.payload == b"for a rule"] == []
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,15 @@ def said(bench: Bench) -> list[str]:
     return [message.topic for message in accepted(bench)]
 
 
+async def test_a_burst_of_one_turn_reaches_a_subscriber_that_reads() -> None:
+    bench = Bench()
+    channel, plug = plugged_in(bench)
+    channel.data_received(SubscribePacket(1, [wanted("t/#", 0)]).write())
+    bench.broker.publish([Message("t/x", b"payload-%0150d" % number) for number in range(20_000)])
+    await asyncio.sleep(0)
+    assert b"".join(plug.writes).count(b"payload-") == 20_000
+
+
 def at(address: HostPort | UnixSocket, **more: Any) -> Listener:
     """A listener for everyone."""
     return Listener(address=address, anonymous=True, **more)

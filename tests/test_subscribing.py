@@ -39,6 +39,16 @@ def answer_to(peer: Peer, packet: Packet) -> Packet:
 
 
 @both_versions
+def test_nobody_subscribes_to_what_is_for_rules_alone(version: int) -> None:
+    bench = Bench()
+    peer = bench.connect("a", version)
+    closed = 0x87 if version == 5 else 0x80
+    filters = ("$aws/rules/#", "$aws/rules/Hot/t", "$aws/rules/+/t", "$share/g/$aws/rules/#", "$aws/events/#")
+    assert peer.subscribe(*filters) == [closed] * 4 + [1]
+    assert bench.broker.router.subscriptions == 1
+
+
+@both_versions
 def test_subscribing_answers_each_filter_in_order(version: int) -> None:
     bench = Bench(access=secretive())
     peer = bench.connect("a", version)

@@ -16,7 +16,7 @@ import pytest
 
 from cloud import inbox, worker
 from cloud.daemon import ACTIONS, SCHEMA
-from cloud.effects import Targets
+from cloud.effects import Surroundings, Targets
 from cloud.ingest import Ingest
 from cloud.targets import alerts, streams, tables
 from cloud.targets.alerts import message_id
@@ -24,7 +24,7 @@ from cloud.targets.config import StreamConfig, Subscription, TableConfig, TopicC
 from cloud.worker import STEP_MESSAGES_MAX, Worker
 from core import frames
 from core.errors import StorageError
-from core.message import Message
+from core.message import Message, Origin
 from core.receipts import STORED, Batch, Receipt
 from core.store import Store
 from core.telemetry import Counters
@@ -66,7 +66,7 @@ class Cloud:
             alerts.Topics({"alerts": TopicConfig(subscriptions=(Subscription(log=True),))}),
         )
         self.worker = Worker(
-            self.store, ruleset(rules), self.targets, self.heard.extend, self._wake_targets, self.counters
+            self.store, ruleset(rules), Surroundings(self.targets), self.heard.extend, self._wake_targets, self.counters
         )
         self.ingest = Ingest(self.store, self.counters, self.worker.wake)
 
@@ -157,10 +157,10 @@ async def test_order_is_kept_over_many_steps(cloud: Cloud) -> None:
 async def test_rules_can_be_replaced_while_the_inbox_holds_messages(cloud: Cloud) -> None:
     await cloud.receive(framed(1, 2))
     await cloud.work()
-    cloud.worker.rules = ruleset("")
+    cloud.worker.replace(ruleset(""))
     await cloud.receive(framed(3, 4))
     await cloud.work()
-    cloud.worker.rules = ruleset(RULES)
+    cloud.worker.replace(ruleset(RULES))
     await cloud.receive(framed(5, 6))
     await cloud.work()
     assert effects(cloud.path) == ([1, 2, 5, 6], [1, 2, 5, 6], names(1, 2, 5, 6))
@@ -181,7 +181,7 @@ async def test_what_a_target_refuses_is_counted_as_lost_and_does_not_come_again(
 
 async def test_failed_rules_and_loops_are_counted(tmp_path: Path) -> None:
     loop = "Loop: { sql: \"SELECT * FROM 'plant/#'\", actions: [{ republish: { topic: plant/2 } }] }\n"
-    bad = "Bad: { sql: \"SELECT * FROM 'plant/1'\", actions: [{ republish: { topic: 'a/#' } }] }\n"
+    bad = "Bad: { sql: \"SELECT * FROM 'plant/1'\", actions: [{ republish: { topic: 'a/${\"#\"}' } }] }\n"
     cloud = Cloud(tmp_path, loop + bad)
     await cloud.receive(framed(1, 1))
     await cloud.work()
@@ -200,6 +200,53 @@ async def test_a_frame_that_was_damaged_in_the_inbox_is_counted_and_holds_up_not
     assert effects(cloud.path) == ([1, 2, 6], [1, 2, 6], names(1, 2, 6))
     assert cloud.counters.value("dropped_total", reason="damaged on disk") == 3
     assert await cloud.waiting() == 0
+
+
+# -- who sent it, and for which rule -----------------------------------------------------------------------------------
+
+
+async def test_what_a_client_publishes_here_reaches_rules_with_its_origin_and_subscribers_no_second_time(
+    tmp_path: Path,
+) -> None:
+    cloud = Cloud(tmp_path, "Who: { awsIotSqlVersion: '2016-03-23', sql: \"SELECT sourceip() AS ip, principal() AS p"
+        " FROM 'plant/#'\", actions: [{ republish: { topic: who } }] }\n")  # fmt: skip
+    settled: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+    batch = Batch([Message("plant/1", b"{}", 1)], Receipt(settled.set_result), "a", origin=Origin("press", "10.0.0.7"))
+    cloud.ingest.accept(batch)
+    await settled
+    await cloud.work()
+    assert [(m.topic, m.payload) for m in cloud.heard] == [("who", b'{"ip":"10.0.0.7","p":"press"}')]
+    await cloud.receive(framed(1, 1))
+    await cloud.work()
+    assert [(m.topic, m.payload) for m in cloud.heard[1:]] == [("plant/1", b'{"n":1}'), ("who", b"{}")]
+    assert cloud.counters.value("messages_applied_total") == 4
+    await cloud.store.close()
+
+
+async def test_messages_for_a_rule_that_is_not_there_are_counted_and_leave_the_inbox(cloud: Cloud) -> None:
+    made = [Message(f"$aws/rules/{name}/x", b'{"n":7}', 1, received_at=T) for name in ("Gone", "Alarms", "alarms")]
+    await cloud.receive(Message(frames.topic("hall", "all"), frames.encode("hall", "all", 5, 1, 1, made), 1))
+    await cloud.work()
+    assert cloud.counters.value("rules_not_found_total") == 2
+    assert effects(cloud.path)[2] == [message_id("hall", "all", 5, 2, "Alarms", 0)]
+    assert await cloud.waiting() == 0
+
+
+async def test_a_refused_item_sets_off_the_error_action_in_the_same_commit(tmp_path: Path) -> None:
+    text = RULES + (
+        "NoKey:\n  sql: SELECT * FROM 'other/#'\n  actions: [{ dynamoDBv2: { putItem: { tableName: readings } } }]\n"
+        "  errorAction: { sns: { targetArn: alerts } }\n"
+    )
+    cloud = Cloud(tmp_path, text)
+    await cloud.store.run(cloud.targets.open)
+    message = Message("other/1", b'{"k":1}', 1, received_at=T)
+    await cloud.receive(Message(frames.topic("hall", "all"), frames.encode("hall", "all", 5, 1, 1, [message]), 1))
+    await cloud.work()
+    assert effects(cloud.path) == ([], [], [message_id("hall", "all", 5, 1, "NoKey", -1)])
+    assert cloud.counters.value("rules_failed_total", rule="NoKey") == 1
+    assert cloud.counters.value("dropped_total", target="table readings") == 1
+    assert cloud.counters.value("rules_error_actions_failed_total") == 0
+    await cloud.store.close()
 
 
 # -- when the disk refuses ---------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ class Topics:
         rows: list[tuple[str, str, int, str | None, str, bool]] = []
         for index, each in enumerate(notifications):
             try:
-                rows.append((each.message_id, topic, each.at_ms, each.subject, _text(each), each.structured))
+                rows.append((each.message_id, topic, each.at_ms, each.subject, text_of(each), each.structured))
             except InvalidMessage as error:
                 rejected.append(Rejected(index, str(error)))
         last = connection.execute("SELECT coalesce(max(number), 0) FROM alert_notifications").fetchone()[0]
@@ -122,7 +122,8 @@ class Topics:
         return rejected
 
 
-def _text(notification: Notification) -> str:
+def text_of(notification: Notification) -> str:
+    """What is published of a notification. Raises InvalidMessage for what SNS would not take."""
     size = len(notification.payload)
     if size > MESSAGE_BYTES_MAX:
         raise InvalidMessage(f"the message has {size:,} bytes, more than {MESSAGE_BYTES_MAX:,}")

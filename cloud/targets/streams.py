@@ -58,6 +58,10 @@ CREATE TABLE IF NOT EXISTS stream_state (
 _EXTENSIONS = {"GZIP": ".gz", "UNCOMPRESSED": ""}
 
 
+class InvalidRecord(ValueError):
+    """Why a record cannot be kept; becomes the reason of a Rejected."""
+
+
 @dataclass(frozen=True, slots=True)
 class Object:
     """A decision: the stream's batches up to row `last_id` go under `key`; `bytes` is before compression."""
@@ -124,11 +128,12 @@ class Streams:
     ) -> list[Rejected]:
         """Keep records, in order, until they are delivered; returns those too large to be one."""
         self.check(stream)
-        rejected = [
-            Rejected(index, f"the record has {len(record):,} bytes, more than {RECORD_BYTES_MAX:,}")
-            for index, record in enumerate(records)
-            if len(record) > RECORD_BYTES_MAX
-        ]
+        rejected: list[Rejected] = []
+        for index, record in enumerate(records):
+            try:
+                checked(record)
+            except InvalidRecord as error:
+                rejected.append(Rejected(index, str(error)))
         connection.executemany(
             "INSERT INTO stream_batches (stream, arrived_ms, records, bytes, data) VALUES (?, ?, ?, ?, ?)",
             ((stream, now_ms, len(batch), size, b"".join(batch)) for batch, size in _batches(records)),
@@ -171,6 +176,13 @@ class Streams:
             WHERE stream = ?""",
             (written.records, written.bytes, written.stream),
         )
+
+
+def checked(record: bytes) -> bytes:
+    """The record, when it can be one. Raises InvalidRecord."""
+    if len(record) > RECORD_BYTES_MAX:
+        raise InvalidRecord(f"the record has {len(record):,} bytes, more than {RECORD_BYTES_MAX:,}")
+    return record
 
 
 def due_in_ms(config: StreamConfig, pending: Pending | None, now_ms: int) -> int:

@@ -94,18 +94,37 @@ class Tables:
         does) with the table's key members at its top level: non-empty strings or binary, or numbers. Returns
         what was refused.
         """
-        self.check(table)
-        keys = self._config[table].keys
         rejected: list[Rejected] = []
-        rows: dict[tuple[Key, Key], bytes] = {}
+        rows: list[Item] = []
         for index, item in enumerate(items):
             try:
-                key = key_of(item, keys)
-                rows[key] = _encode(item)
+                key_of(item, self._config[table].keys)
+                rows.append(self.item(table, item, _encode(item)))
             except InvalidItem as error:
                 rejected.append(Rejected(index, str(error)))
-        connection.executemany(_UPSERT, ((table, pk, sk, item) for (pk, sk), item in rows.items()))
+        self.store(connection, table, rows)
         return rejected
+
+    def item(self, table: str, item: object, json: bytes) -> Item:
+        """What is stored of an item that is written as `json`. Raises InvalidItem, and UnknownTarget."""
+        self.check(table)
+        pk, sk = key_of(item, self._config[table].keys)
+        if len(json) > ITEM_BYTES_MAX:
+            raise InvalidItem(f"the item has {len(json):,} bytes, more than {ITEM_BYTES_MAX:,}")
+        return Item(pk, sk, json)
+
+    def store(self, connection: sqlite3.Connection, table: str, items: Sequence[Item]) -> None:
+        """Store items, each in place of the one that is there under its key."""
+        last = {(item.pk, item.sk): item.json for item in items}
+        connection.executemany(_UPSERT, ((table, pk, sk, json) for (pk, sk), json in last.items()))
+
+    def find(self, connection: sqlite3.Connection, table: str, key: Mapping[str, Any]) -> Item | None:
+        """The item with this key, given by the names of all its members. Raises InvalidItem, and UnknownTarget."""
+        self.check(table)
+        keys = self._config[table].keys
+        if sorted(key) != sorted(keys):
+            raise InvalidItem(f"the key of {table!r} is {' and '.join(keys)}, not {' and '.join(key)}")
+        return get(connection, table, *key_of(dict(key), keys))
 
 
 def key_of(item: object, keys: Sequence[str]) -> tuple[Key, Key]:
@@ -141,12 +160,9 @@ def _key(item: Mapping[str, Any], name: str, bytes_max: int) -> Key:
 
 def _encode(item: object) -> bytes:
     try:
-        encoded = orjson.dumps(item, default=_binary)
+        return orjson.dumps(item, default=_binary)
     except TypeError as error:
         raise InvalidItem(f"not a JSON value: {error}") from None
-    if len(encoded) > ITEM_BYTES_MAX:
-        raise InvalidItem(f"the item has {len(encoded):,} bytes, more than {ITEM_BYTES_MAX:,}")
-    return encoded
 
 
 def _binary(value: object) -> str:

@@ -10,6 +10,8 @@ from typing import Protocol
 
 from mqtt5 import ConnAckReasonCode, ConnectPacket
 
+from core.message import Origin
+
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
@@ -42,6 +44,11 @@ class Peer:
     certificate: Certificate | None = None
     anonymous: bool = False
     passwords: bool = False
+
+    def origin(self, grant: "Grant") -> Origin:
+        """Who sends what comes from this peer, now that it has a grant: its certificate before its name."""
+        principal = self.certificate.id if self.certificate is not None else grant.principal
+        return Origin(principal or "", self.address.rpartition(":")[0].strip("[]"))
 
 
 class Grant(Protocol):

@@ -13,7 +13,7 @@ from core import topics
 from core.message import Message
 from core.mqtt import v5, v311
 from core.mqtt.errors import MalformedPacket
-from core.mqtt.inbound import SERVICES
+from core.mqtt.inbound import is_request
 from core.mqtt.limits import Limits
 from core.mqtt.properties import properties_of
 
@@ -52,7 +52,7 @@ def examine(packet: ConnectPacket, version: int, limits: Limits) -> Wish | ConnA
         return ConnAckReasonCode.PROTOCOL_ERROR  # MQTT 5 section 3.1.2.11.10
     will = packet.will
     if will is not None:
-        if will.topic.startswith(SERVICES):  # where a publish is a request, and a will would be a message
+        if is_request(will.topic):  # where a publish is a request, and a will would be a message
             return ConnAckReasonCode.NOT_AUTHORIZED
         try:
             topics.check_name(will.topic)

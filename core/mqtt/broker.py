@@ -32,6 +32,7 @@ from core.mqtt.session import Session
 from core.mqtt.wills import Wills
 from core.receipts import Batch, Receipt
 from core.telemetry import Counters
+from core.topics import BASIC_INGEST
 
 RETAINED_SECONDS = 60.0  # how often expired retained messages are looked for; nobody is sent one anyway
 
@@ -122,6 +123,8 @@ class Broker:
 
     def _retain(self, message: Message) -> None:
         topic = message.topic
+        if topic.startswith(BASIC_INGEST):  # it is for a rule, and for nobody who comes later
+            return
         if not message.payload and self.retained.get(topic) is None and not self.journal.still_retains(topic):
             return
         # While the disk refuses, topics that are set and cleared gather in the journal.

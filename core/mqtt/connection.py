@@ -77,7 +77,7 @@ class Connection:
     __slots__ = (
         "_aliases", "_aliases_max", "_buffer", "_codec", "_held", "_hub", "_keep_alive",
         "_outgoing_bytes", "_peer_packet_max", "_subscribing", "_wake", "_wanted_bytes", "closed", "congested",
-        "deadline", "grant", "holding", "inbound", "number", "outgoing", "peer", "reason", "session", "will",
+        "deadline", "drain", "grant", "holding", "inbound", "number", "outgoing", "peer", "reason", "session", "will",
         "will_delay", "window",
     )  # fmt: skip
 
@@ -89,9 +89,7 @@ class Connection:
         self.will: Message | None = None
         self.will_delay = 0
         self.outgoing: list[bytes] = []
-        self.closed = False
-        self.congested = False
-        self.holding = False
+        self.closed = self.congested = self.holding = False
         self.window = 0
         self.number = 0  # of this connection among all that were admitted
         self.reason = "CONNECTION_LOST"  # why it ended, in the words of AWS IoT's lifecycle events
@@ -99,6 +97,7 @@ class Connection:
         self._outgoing_bytes = 0
         self._hub = hub
         self._wake = wake
+        self.drain: Callable[[], None] = lambda: None  # writes `outgoing` at once; the shell's
         self._buffer: bytes | bytearray = b""  # the beginning of a packet
         self._wanted_bytes = 0  # the least that may be the whole of it
         self._held: tuple[list[Packet], int] = [], 0  # and how many bytes they were
@@ -158,9 +157,7 @@ class Connection:
     def _decode(self, data: bytes, packets: list[Packet]) -> int:
         limits = self._hub.limits
         if self._codec is None:
-            if not data:
-                return 0
-            self._codec = admission.codec_for(data)
+            self._codec = admission.codec_for(data) if data else None
             if self._codec is None:
                 return 0
         if self.inbound is not None:
@@ -248,7 +245,7 @@ class Connection:
         self._aliases_max = min(packet.topic_alias_max, ALIASES_MAX)
         self._keep_alive = wish.keep_alive * 1.5
         self.deadline = self._hub.now + self._keep_alive if self._keep_alive else float("inf")
-        self.inbound = Inbound(self._hub, self, session, grant)
+        self.inbound = Inbound(self._hub, self, session, grant, self.peer.origin(grant))
         self._subscribing = Subscribing(self._hub, self, session, grant)
         session.attach(self, grant)
         self._hub.admitted(self)
@@ -346,10 +343,10 @@ class Connection:
         elif len(self._aliases) < self._aliases_max:
             fields["topic_alias"] = len(self._aliases) + 1
         sent = self.send(parcel.packet(packet_id or None, at=self._hub.at, **fields))
-        if sent and alias is None and "topic_alias" in fields:
-            self._aliases[topic] = fields["topic_alias"]
         if not sent:
             self._hub.counters.dropped("larger than the client accepts")
+        elif "topic_alias" in fields:
+            self._aliases[topic] = fields["topic_alias"]
         return sent
 
     def release(self, packet_id: int) -> None:
@@ -358,6 +355,8 @@ class Connection:
 
     def is_congested(self) -> bool:
         """Whether nothing more should be added to the buffers of this connection now."""
+        if self._outgoing_bytes >= OUTGOING_MAX_BYTES and not (self.congested or self.closed):
+            self.drain()  # the turn of the loop may hold more for a peer that reads than its session may keep
         return self.congested or self._outgoing_bytes >= OUTGOING_MAX_BYTES
 
     def take(self) -> bytes:

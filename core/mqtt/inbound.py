@@ -30,7 +30,7 @@ from mqtt5 import (
 
 from core import topics
 from core.commits import Barrier
-from core.message import Message, Properties
+from core.message import Message, Origin, Properties
 from core.mqtt.access import Grant
 from core.mqtt.journal import KEPT, Journal
 from core.mqtt.limits import Limits
@@ -40,7 +40,7 @@ from core.mqtt.session import Session
 from core.receipts import DELIVERED, STORED, Batch, Kind, Outcome, Receipt, rejected
 from core.telemetry import Counters
 
-SERVICES = "$aws/"  # below it, what a client may publish at all is a request to the daemon, not a message to others
+SERVICES = "$aws/"  # below it, what a client may publish is a request to the daemon, except by Basic Ingest
 TOPICS_REMEMBERED = 4_096  # per connection; a sensor has a handful, and a flood of names must not grow memory
 TOPIC_CHARS_REMEMBERED = 256  # longer ones are checked each time
 USER_PROPERTIES_MAX = 100  # of one message; the thousands that fit into a packet cost a hundred times their bytes
@@ -49,6 +49,11 @@ IDENTIFIER = 0xFFFF
 _EXACTLY_ONCE = QoS.EXACTLY_ONCE  # the library's enumerations are singletons, and neither ordered nor hashable
 _NOT_AUTHORIZED = rejected("not authorized", int(PubAckReasonCode.NOT_AUTHORIZED))
 _REFUSED_BY_DISK = rejected("the disk refuses", int(PubAckReasonCode.QUOTA_EXCEEDED))
+
+
+def is_request(topic: str) -> bool:
+    """Whether what is published to a topic is for the daemon itself to answer."""
+    return topic.startswith(SERVICES) and not topic.startswith(topics.BASIC_INGEST)
 
 
 class Receiver(Protocol):
@@ -91,13 +96,14 @@ class Client(Protocol):
 class Inbound:
     """The publishing side of one connected client; nothing is told to `client` after `ended`."""
 
-    def __init__(self, receiver: Receiver, client: Client, session: Session, grant: Grant) -> None:
+    def __init__(self, receiver: Receiver, client: Client, session: Session, grant: Grant, origin: Origin) -> None:
         self.unsettled = 0  # bytes read of batches whose receipts are open
         self.ended = False
         self._receiver = receiver
         self._client = client
         self._session = session
         self._grant = grant
+        self._origin = origin
         self._is_v5 = client.version == 5
         self._open_max = receiver.limits.receive_max if self._is_v5 else receiver.limits.incomplete_max
         self._open = 0  # QoS 1 publishes that are not acknowledged; those of QoS 2 are in `session.received`
@@ -148,7 +154,7 @@ class Inbound:
             packet_ids.append(packet_id or 0)
             index += 1
         if messages:
-            batch = Batch(messages, Receipt(), client_id, packet_ids, resent)
+            batch = Batch(messages, Receipt(), client_id, packet_ids, resent, self._origin)
             # The mean says nothing of a large message that came among many small packets of other kinds.
             is_all = len(messages) == end
             size = len(messages) * packet_bytes if is_all else sum(message.size for message in messages)
@@ -213,7 +219,7 @@ class Inbound:
             self._verdict = (0, 0, STORED, None) if packet_id in self._pending else (packet_id, 2, STORED, None)
             return None
         outcome, request = self._refusal(topic, packet, extra), None
-        if outcome is None and topic.startswith(SERVICES):
+        if outcome is None and is_request(topic):
             outcome, request = DELIVERED, Message(topic, packet.payload, properties=extra)
         if outcome is not None:
             self._verdict = packet_id, packet.qos.value, outcome, request
@@ -251,7 +257,7 @@ class Inbound:
         if topic not in remembered:
             if not self._grant.publish(topic, retain=packet.retain):
                 return _NOT_AUTHORIZED
-            if len(topic) <= TOPIC_CHARS_REMEMBERED and not topic.startswith(SERVICES):
+            if len(topic) <= TOPIC_CHARS_REMEMBERED and not is_request(topic):
                 if len(remembered) >= TOPICS_REMEMBERED:
                     remembered.clear()
                 remembered.add(topic)

@@ -65,6 +65,7 @@ class Channel(asyncio.Protocol):
             return
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self._connection = self._broker.open(_peer(transport, self._section), self._wake, self._accepted)
+        self._connection.drain = self._flush
 
     def data_received(self, data: bytes) -> None:
         connection, broker = self._connection, self._broker

@@ -11,7 +11,7 @@ from core.message import Message
 from core.mqtt.groups import Group, split
 from core.mqtt.parcels import Parcel
 from core.mqtt.session import Session, SlowConsumer, Subscription
-from core.topics import CACHED_TOPIC_CHARS_MAX, TopicTree
+from core.topics import BASIC_INGEST, CACHED_TOPIC_CHARS_MAX, TopicTree
 
 PLANS_MAX = 20_000  # topics; a site has thousands, a flood of names must not grow memory
 PLANNED_MAX = 1_000_000  # receivers in all plans together: about 8 MB
@@ -174,7 +174,7 @@ class Router:
         chosen: dict[Session, list[Subscription]] = {}
         groups: list[Group] = []
         personal = False
-        for found in self._tree.match(topic):
+        for found in () if topic.startswith(BASIC_INGEST) else self._tree.match(topic):  # a rule alone hears that
             if isinstance(found, Group):
                 groups.append(found)
                 continue

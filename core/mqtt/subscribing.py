@@ -162,6 +162,8 @@ class Subscribing:
             topics.check_filter(pattern)
         except topics.InvalidTopic:
             return SubAckReasonCode.TOPIC_FILTER_INVALID
+        if topic_filter.startswith(topics.BASIC_INGEST):
+            return SubAckReasonCode.NOT_AUTHORIZED  # rules alone hear what is published there
         subscriptions = self._session.subscriptions
         are_many = len(subscriptions) >= self._desk.limits.subscriptions
         are_large = self._filters_bytes + topics.footprint(pattern) > FILTERS_BYTES_MAX

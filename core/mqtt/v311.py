@@ -74,7 +74,8 @@ def decode(data: bytes, packets: list[Packet], packet_max_bytes: int) -> int:
     Raises MalformedPacket at the first bad one; the packets before it have been appended.
     """
     # The one loop of the message path: names are bound here because each look-up is paid per PUBLISH.
-    append, cached, publish, at_least_once = packets.append, _topics.get, PublishPacket, QoS.AT_LEAST_ONCE
+    append, cached, publish = packets.append, _topics.get, PublishPacket
+    at_most_once, at_least_once = QoS.AT_MOST_ONCE, QoS.AT_LEAST_ONCE
     start, size = 0, len(data)
     while start + 1 < size:
         first, length = data[start], data[start + 1]
@@ -98,6 +99,13 @@ def decode(data: bytes, packets: list[Packet], packet_max_bytes: int) -> int:
             topic = cached(data[body + 2 : payload - 2])
             if topic is not None and packet_id:
                 append(publish(topic, data[payload:end], qos=at_least_once, packet_id=packet_id))
+            else:
+                append(_publish(first, data[body:end]))
+        elif first == 0x30 and length > 1:
+            payload = body + 2 + (data[body] << 8 | data[body + 1])
+            topic = cached(data[body + 2 : payload]) if payload <= end else None
+            if topic is not None:
+                append(publish(topic, data[payload:end], qos=at_most_once))
             else:
                 append(_publish(first, data[body:end]))
         elif first == 0x40 and length == 2 and (packet_id := data[body] << 8 | data[body + 1]):

@@ -1,0 +1,192 @@
+"""CloudFormation and SAM templates as rules files: `AWS::IoT::TopicRule` resources and `IoTRule` events.
+
+A template's rules become the same entries as those of every other form: keys get the names of AWS's API
+(`TopicRulePayload` spells them with a capital letter), texts are resolved (`rules.files.intrinsics`), and all values
+are texts, because CloudFormation takes `"true"` for true. A role that cannot be resolved is left out, since
+roles mean nothing here. Other resources are only looked at for their names.
+
+A rule with a `Condition` is refused: whether it exists is decided when a stack is created.
+"""
+
+from collections.abc import Iterator
+
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from rules.actions.fields import did_you_mean
+from rules.errors import PROBLEMS_MAX
+from rules.files.arns import Account
+from rules.files.document import Document, Unreadable, member
+from rules.files.forms import Entry, Form, stem
+from rules.files.intrinsics import Resolver, function, is_no_value, kind
+
+_STR = "tag:yaml.org,2002:str"
+_NULL = "tag:yaml.org,2002:null"
+_MAP = "tag:yaml.org,2002:map"
+_SEQ = "tag:yaml.org,2002:seq"
+
+_RULE_KEYS = ("RuleName", "Tags", "TopicRulePayload")
+_EVENT_KEYS = ("Sql", "AwsIotSqlVersion")
+VERBATIM = frozenset(("ClientProperties", "Tags"))  # below them stand names of Kafka's and the user's
+
+
+def spelled(name: str) -> str:
+    """CloudFormation's spelling of a name of AWS IoT's API: `TargetArn` for `targetArn`, `DynamoDBv2`."""
+    return name[:1].upper() + name[1:]
+
+
+TEMPLATE = Form(spelled=spelled, typed=False)
+
+
+def is_template(root: Node | None) -> bool:
+    """Whether a document is a template, and not a file of rules of which one is called Resources."""
+    resources = member(root, "Resources")
+    if isinstance(resources, MappingNode) and member(resources, "sql") is None:
+        return True
+    return member(root, "AWSTemplateFormatVersion") is not None
+
+
+def entries(document: Document, account: Account) -> tuple[list[Entry], list[Unreadable]]:
+    """The rules of a template, and what cannot be resolved in others. Raises Unreadable."""
+    reader = _TemplateReader(document, account)
+    return list(reader.entries()), reader.problems
+
+
+class _TemplateReader:
+    """Reads the resources of one template; `problems` grows on the way, and beyond PROBLEMS_MAX reading ends."""
+
+    def __init__(self, document: Document, account: Account) -> None:
+        self.problems: list[Unreadable] = []
+        self._document = document
+        self._resources = self._section("Resources")
+        parameters, stack = self._section("Parameters"), stem(document.name)
+        self._resolver = Resolver(document, parameters, self._resources, account, stack)
+
+    def entries(self) -> Iterator[Entry]:
+        """The rules in the order of the template, those left out of which something cannot be resolved."""
+        for logical_id, resource in self._resources.items():
+            found = len(self.problems)
+            if found >= PROBLEMS_MAX:
+                return
+            made: list[Entry] = []
+            try:
+                if kind(resource) == "AWS::IoT::TopicRule":
+                    made = [self._rule(logical_id, resource)]
+                elif kind(resource) == "AWS::Serverless::Function":
+                    made = list(self._events(logical_id, resource))
+            except Unreadable as error:
+                self._complain(error)
+            if len(self.problems) == found:
+                yield from made
+
+    def _section(self, name: str) -> dict[str, Node]:
+        node = member(self._document.root, name)
+        return dict(self._document.entries(node)) if isinstance(node, MappingNode) else {}
+
+    # ── resources ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _rule(self, logical_id: str, resource: Node) -> Entry:
+        self._refuse_condition(resource)
+        properties = self._keys(member(resource, "Properties") or resource, _RULE_KEYS, "a rule")
+        if "TopicRulePayload" not in properties:
+            raise Unreadable("Properties.TopicRulePayload is missing", self._at(logical_id))
+        name, name_at = logical_id, self._at(logical_id)
+        if "RuleName" in properties and not is_no_value(properties["RuleName"]):
+            text = self._resolver.text(properties["RuleName"])
+            name, name_at = text.value, text.start_mark.index
+        return Entry(name, name_at, self._rewritten(properties["TopicRulePayload"]), TEMPLATE)
+
+    def _events(self, logical_id: str, resource: Node) -> Iterator[Entry]:
+        events = member(member(resource, "Properties"), "Events")
+        for event_id, event in self._document.entries(events) if isinstance(events, MappingNode) else ():
+            if kind(event) != "IoTRule":
+                continue
+            self._refuse_condition(resource)
+            properties = self._keys(member(event, "Properties") or event, _EVENT_KEYS, "an IoTRule event")
+            name = self._resolver.name(logical_id, event.start_mark.index)
+            payload = [(_text(_api(key), value), self._rewritten(value)) for key, value in properties.items()]
+            call = _mapping("functionArn", _text(name, event), event)
+            actions = SequenceNode(_SEQ, [_mapping("lambda", call, event)], event.start_mark, event.end_mark)
+            payload.append((_text("actions", event), actions))
+            node = MappingNode(_MAP, payload, event.start_mark, event.end_mark)
+            yield Entry(logical_id + event_id, event.start_mark.index, node, TEMPLATE)
+
+    def _keys(self, node: Node, known: tuple[str, ...], whose: str) -> dict[str, Node]:
+        """The members of a mapping of which all keys must be `known`."""
+        if not isinstance(node, MappingNode):
+            raise Unreadable("must be a mapping of keys to values", node.start_mark.index)
+        for key, _ in node.value:
+            if key.value not in known:
+                near = did_you_mean(key.value, known)
+                self._complain(Unreadable(f"{whose} has no {str(key.value)[:80]}{near}", key.start_mark.index))
+        return dict(self._document.entries(node))
+
+    def _complain(self, error: Unreadable) -> None:
+        if len(self.problems) < PROBLEMS_MAX:
+            self.problems.append(error)
+
+    def _refuse_condition(self, resource: Node) -> None:
+        condition = member(resource, "Condition")
+        if condition is not None:
+            reason = "whether a rule with a Condition exists is known when a stack is created; take it away"
+            raise Unreadable(reason, condition.start_mark.index)
+
+    def _at(self, logical_id: str) -> int:
+        """Where the logical id of a resource stands."""
+        section = member(self._document.root, "Resources")
+        assert isinstance(section, MappingNode)
+        return int(next(key.start_mark.index for key, _ in section.value if key.value == logical_id))
+
+    # ── payloads ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _rewritten(self, node: Node, *, verbatim: bool = False) -> Node:
+        """The node with resolved texts and AWS's names; what cannot be resolved is a problem and stays."""
+        if function(node) is not None:
+            try:
+                return self._resolver.text(node)
+            except Unreadable as error:
+                self._complain(error)
+                return node
+        if isinstance(node, MappingNode):
+            pairs = [pair for key, value in node.value for pair in self._member(key, value, verbatim)]
+            return MappingNode(node.tag, pairs, node.start_mark, node.end_mark)
+        if isinstance(node, SequenceNode):
+            items = [self._rewritten(item, verbatim=verbatim) for item in node.value if not is_no_value(item)]
+            return SequenceNode(node.tag, items, node.start_mark, node.end_mark)
+        if not isinstance(node, ScalarNode) or node.tag == _NULL:
+            return node
+        return ScalarNode(_STR, node.value, node.start_mark, node.end_mark, node.style)
+
+    def _member(self, key: Node, value: Node, verbatim: bool) -> Iterator[tuple[Node, Node]]:
+        if is_no_value(value):
+            return
+        if not isinstance(key, ScalarNode):
+            yield key, value  # whoever takes the value of the mapping complains
+            return
+        if not verbatim and not key.value[:1].isupper():
+            near = spelled(key.value[:80])
+            reason = f"in a template, names begin with a capital letter: {near}"
+            self._complain(Unreadable(reason, key.start_mark.index))
+            return
+        if key.value == "RoleArn" and not self._is_resolved(value):
+            return
+        name = key.value if verbatim else _api(key.value)
+        yield _text(name, key), self._rewritten(value, verbatim=verbatim or key.value in VERBATIM)
+
+    def _is_resolved(self, node: Node) -> bool:
+        try:
+            self._resolver.text(node)
+        except Unreadable:
+            return False
+        return True
+
+
+def _api(name: str) -> str:
+    return name[:1].lower() + name[1:]
+
+
+def _text(text: str, at: Node) -> ScalarNode:
+    return ScalarNode(_STR, text, at.start_mark, at.end_mark)
+
+
+def _mapping(key: str, value: Node, at: Node) -> MappingNode:
+    return MappingNode(_MAP, [(_text(key, at), value)], at.start_mark, at.end_mark)

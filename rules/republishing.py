@@ -1,0 +1,81 @@
+"""The message that the action `republish` publishes: topic and MQTT 5 properties from templates, the output as payload.
+
+Nothing of the original message is passed on but what a template names: not its properties, nor where it came from.
+"""
+
+from base64 import b64decode
+from collections.abc import Callable
+from typing import TypeVar
+
+from core.message import Message, Properties
+from core.topics import InvalidTopic, check_name
+from rules.actions import Republish
+from rules.actions.messaging import HEADER_CHARS_MAX, MqttHeaders
+from rules.errors import EvaluationError
+from rules.event import Event
+from rules.sql.template import TOPIC_CHARS_MAX, TOPICS_MAX, Template
+
+T = TypeVar("T")
+
+EXPIRY_MAX = 2**32 - 1  # seconds; the field has four bytes (MQTT 5 section 3.3.2.3.3)
+_valid: set[str] = set()
+INDICATORS = {"UNSPECIFIED_BYTES": 0, "UTF8_DATA": 1}
+
+
+def republished(action: Republish, event: Event, payload: bytes) -> Message:
+    """What to publish. Raises EvaluationError for a topic or a header that MQTT or AWS would not take."""
+    topic = action.topic.render(event)
+    if topic not in _valid:
+        _check(topic)
+    properties = _properties(action.headers, event) if action.headers is not None else None
+    return Message(topic, payload, action.qos, received_at=event.now_ms, properties=properties)
+
+
+def _check(topic: str) -> None:
+    """Raise EvaluationError unless `topic` may be published to; one that may is remembered."""
+    try:
+        check_name(topic)
+    except InvalidTopic as error:
+        raise EvaluationError(str(error)) from None
+    if len(topic) <= TOPIC_CHARS_MAX:
+        if len(_valid) >= TOPICS_MAX:
+            _valid.clear()
+        _valid.add(topic)
+
+
+def _properties(headers: MqttHeaders, event: Event) -> Properties:
+    def read(name: str, template: Template | None, convert: Callable[[str], T]) -> T | None:
+        """A header; None when it is not there, or has become empty: so Undefined leaves it out."""
+        text = template.render(event) if template is not None else ""
+        return _converted(name, text, convert) if text else None
+
+    pairs = [(each.key.render(event), each.value.render(event)) for each in headers.user_properties or ()]
+    return Properties(
+        read("payloadFormatIndicator", headers.payload_format_indicator, INDICATORS.__getitem__) or 0,
+        read("messageExpiry", headers.message_expiry, _expiry),
+        read("contentType", headers.content_type, str),
+        read("responseTopic", headers.response_topic, _topic),
+        read("correlationData", headers.correlation_data, lambda text: b64decode(text, validate=True)),
+        tuple((_converted("userProperties", k, str), _converted("userProperties", v, str)) for k, v in pairs),
+    )
+
+
+def _converted(name: str, text: str, convert: Callable[[str], T]) -> T:
+    try:
+        if len(text) > HEADER_CHARS_MAX or "\0" in text:
+            raise ValueError
+        text.encode()  # half of a surrogate pair cannot be said in UTF-8
+        return convert(text)
+    except (ValueError, KeyError):
+        raise EvaluationError(f"headers.{name} cannot be {text[:80]!r}") from None
+
+
+def _expiry(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) > EXPIRY_MAX:
+        raise ValueError
+    return int(text)
+
+
+def _topic(text: str) -> str:
+    check_name(text)
+    return text

@@ -1,0 +1,10 @@
+"""Java regular expressions (`java.util.regex.Pattern`) as trees, and those trees as other engines spell them.
+
+    reader      pattern text → tree; everything that Java refuses is refused here
+    properties  what stands behind \\d, \\h, \\p{Alpha}, \\p{IsLatin}, \\p{javaWhitespace}
+    sets        sets of characters: union, intersection, complement, case
+    nodes       the tree
+    writers     tree → RE2, or → `regex`
+
+Flags, escapes and line terminators are resolved by the reader, so a tree means the same to every engine.
+"""

@@ -1,0 +1,95 @@
+"""Substitution templates, `plant/${topic(2)}/alarm`: text with expressions, compiled once and rendered per
+message.
+
+Expressions see the original message and the statement's variables, never the output of the SELECT. A value stands
+in the text as its String form; Undefined and Null leave nothing. A `$` that does not begin `${` is text, and `$$`
+at the beginning is one `$`: so AWS has reserved topics written (`$$aws/…`).
+"""
+
+from rules.errors import EvaluationError, SqlError, failure
+from rules.event import Event
+from rules.sql.compiler import Compiled, Variables, compile_expression
+from rules.sql.lexer import SQL_CHARS_MAX
+from rules.sql.parser import parse_embedded
+from rules.sql.syntax import Call, Expression, Literal, Statement
+from rules.sql.values import UNDEFINED, SqlVersion, joined, text
+
+TOPICS_MAX = 4_096  # whose texts a template remembers; a site has a few thousand, a flood of names must not grow memory
+TOPIC_CHARS_MAX = 256  # longer ones are rendered each time
+
+
+class Template:
+    """A compiled template; two are equal when their texts are. Raises SqlError, placed inside `source`.
+
+    `statement`: the one whose SET variables may stand in it.
+    """
+
+    __slots__ = ("_by_topic", "_parts", "source")
+
+    def __init__(
+        self,
+        source: str,
+        version: SqlVersion = SqlVersion.V2016,
+        statement: Statement | None = None,
+        calls: frozenset[str] | None = None,
+    ) -> None:
+        if len(source) > SQL_CHARS_MAX:
+            raise SqlError(f"the template has more than {SQL_CHARS_MAX:,} characters", 1, 1)
+        variables: Variables = statement.variables if statement else ()
+        self.source = source
+        self._parts: list[str | Compiled] = []
+        self._by_topic: dict[str, str] | None = {}  # what it renders to, when only the topic decides that
+        at = 1 if source.startswith("$$") and not source.startswith("$${") else 0
+        while (opening := source.find("${", at)) >= 0:
+            self._parts.append(source[at:opening])
+            expression, at = parse_embedded(source, opening + 2)
+            self._parts.append(compile_expression(expression, source, version, variables, calls))
+            if not _is_of_topic(expression):
+                self._by_topic = None
+        self._parts.append(source[at:])
+
+    @property
+    def constant(self) -> str | None:
+        """The text for every message, when no expression stands in it."""
+        return self._parts[0] if len(self._parts) == 1 and isinstance(self._parts[0], str) else None
+
+    def render(self, event: Event) -> str:
+        """The text for one message. Raises EvaluationError, for a text beyond its bound or a call that failed."""
+        known, topic = self._by_topic, event.message.topic
+        if known is None or len(topic) > TOPIC_CHARS_MAX:
+            return self._rendered(event)
+        found = known.get(topic)
+        if found is None:
+            found = self._rendered(event)
+            if len(known) >= TOPICS_MAX:
+                known.clear()
+            known[topic] = found
+        return found
+
+    def _rendered(self, event: Event) -> str:
+        try:
+            return joined([part if isinstance(part, str) else _shown(part(event)) for part in self._parts])
+        except Exception as error:  # as for rules: one message must never stop the next one
+            raise EvaluationError(f"template {self.source[:80]!r}: {failure(error)}") from error
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Template) and self.source == other.source
+
+    def __hash__(self) -> int:
+        return hash(self.source)
+
+    def __repr__(self) -> str:
+        return f"Template({self.source!r})"
+
+
+def _is_of_topic(expression: Expression) -> bool:
+    """Whether the topic alone decides the value: `topic()`, `topic(2)`."""
+    match expression:
+        case Call("topic", arguments):
+            return all(isinstance(argument, Literal) for argument in arguments)
+    return False
+
+
+def _shown(value: object) -> str:
+    written = text(value)
+    return "" if written is UNDEFINED else str(written)

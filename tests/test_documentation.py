@@ -1,0 +1,97 @@
+"""The examples of docs/rules, run: every block marked `example`, every row of a table of examples."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from core.message import Message
+from rules.engine import NOTHING, Event, Rule, RuleSet, output_bytes
+from rules.sql.parser import parse_statement
+from rules.sql.payloads import read
+from rules.sql.values import SqlVersion
+
+PAGES = sorted((Path(__file__).parent.parent / "docs" / "rules").glob("*.md"))
+
+FIELD = re.compile(r"(?:^|\n)(version|topic|payload|text|sql|output):[ \t]*(.*?)(?=\n\w+:|\Z)", re.DOTALL)
+CODE = re.compile(r"`((?:[^`\\]|\\.)+)`")
+HEAD = re.compile(r"\|.*\bexample\b.*\|.*\bgives\b.*\|", re.IGNORECASE)
+
+NOW_MS = 1_700_000_000_000
+
+
+class FixedChance:
+    """The same random values each time."""
+
+    def random(self) -> float:
+        return 0.25
+
+    def uuid(self) -> str:
+        return "00000000-0000-4000-8000-000000000000"
+
+
+def event(topic: str, payload: bytes) -> Event:
+    return Event(Message(topic, payload, client_id="oven-7"), NOW_MS, chance=FixedChance())
+
+
+def blocks() -> Iterator[Any]:
+    for page in PAGES:
+        for number, block in enumerate(re.findall(r"```example\n(.*?)```", page.read_text(), re.DOTALL), 1):
+            yield pytest.param(dict(FIELD.findall(block.rstrip())), id=f"{page.name}-{number}")
+
+
+def rows() -> Iterator[Any]:
+    """(expression, what it gives) of every table that has the columns `example` and `gives`."""
+    for page in PAGES:
+        columns: list[str] | None = None
+        for line in page.read_text().splitlines():
+            if not line.startswith("|"):
+                columns = None
+            elif HEAD.fullmatch(line):
+                columns = [cell.strip().lower() for cell in line.strip("|").split("|")]
+            elif columns and not re.fullmatch(r"[|: -]+", line):
+                cells = dict(zip(columns, re.split(r"(?<!\\)\|", line.strip("|")), strict=True))
+                examples, gives = CODE.findall(cells["example"]), CODE.findall(cells["gives"])
+                assert len(examples) == len(gives), line
+                for example, gift in zip(examples, gives, strict=True):
+                    written = example.replace("\\|", "|"), gift.replace("\\|", "|")
+                    yield pytest.param(*written, id=f"{page.name}-{example}")
+
+
+@pytest.mark.parametrize("example", [*blocks()])
+def test_an_example_block_does_what_it_says(example: dict[str, str]) -> None:
+    payload = example["text"].encode() if "text" in example else example.get("payload", "").encode()
+    version = SqlVersion(example.get("version", "2016-03-23").strip())
+    rule = Rule("example", parse_statement(example["sql"]), version)
+    topic = example.get("topic", "plant/l1/oven/telemetry").strip()
+    heard = rule.statement.source is None or bool(RuleSet([rule]).match(topic))
+    output = rule.evaluate(event(topic, payload)) if heard else NOTHING
+    if example["output"].strip() == "nothing":
+        assert output is NOTHING
+    else:
+        assert output is not NOTHING
+        assert normal(output_bytes(output)) == normal(example["output"].encode())
+
+
+def normal(text: bytes) -> str:
+    """JSON with one way of writing, in which 10 and 10.0 differ."""
+    return repr(orjson.loads(orjson.dumps(orjson.loads(text), option=orjson.OPT_SORT_KEYS)))
+
+
+@pytest.mark.parametrize(("expression", "gives"), [*rows()])
+def test_an_example_in_a_table_gives_what_it_says(expression: str, gives: str) -> None:
+    rule = Rule("example", parse_statement(f"SELECT {expression} AS it"), SqlVersion.V2016)
+    output = rule.evaluate(event("plant/l1/oven/telemetry", b'{"a": 1, "list": [1, 2], "o": {"k": 1}}'))
+    if gives == "Undefined":
+        assert output == {}
+    else:
+        assert normal(output_bytes(output["it"])) == normal(gives.encode())
+        assert read(gives.encode()) == output["it"]
+
+
+def test_there_are_examples() -> None:
+    assert len(list(blocks())) > 10
+    assert len(list(rows())) > 10
