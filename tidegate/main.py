@@ -10,9 +10,9 @@ def main() -> None:
         from tidegate.daemons import run
 
         sys.exit(run(sys.argv[1], sys.argv[3:]))
-    from tidegate.cli import app
+    from tidegate.cli import application
 
-    app()
+    application(sys.argv[1] if len(sys.argv) > 1 else "")()
 
 
 if __name__ == "__main__":
