@@ -99,6 +99,14 @@ class Gateway:
                 self._counters.dropped("lane full", lane=lane.name)  # nobody sends again what a rule made
         return wanted
 
+    def _tell_unheard(self) -> None:
+        """Count the messages for a rule by name that no rule hears, here or, by way of a lane, in the cloud."""
+        for message in self.reactions.unheard:
+            if self._lanes.find(message.topic) is None:
+                self._counters.add("rules_not_found_total")
+                log.warning("no rule of this name hears it", topic=message.topic, client=message.client_id)
+        self.reactions.unheard.clear()
+
     def _windows_heard(self, batch: Batch, outcomes: dict[int, Outcome]) -> bool:
         """Whether windows wait for a commit; they forget the messages that the sender is told are not kept."""
         windows = self.reactions.windows
@@ -116,6 +124,8 @@ class Gateway:
         for _ in range(REPUBLISH_DEPTH_MAX):
             self.broker.publish(messages)
             messages = self.reactions.react(messages, origin)
+            if self.reactions.unheard:
+                self._tell_unheard()
             origin = OURSELVES
             if not messages:
                 return republished

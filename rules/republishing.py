@@ -26,17 +26,18 @@ def republished(action: Republish, event: Event, payload: bytes) -> Message:
     """What to publish. Raises EvaluationError for a topic or a header that MQTT or AWS would not take."""
     topic = action.topic.render(event)
     if topic not in _valid:
-        _check(topic)
+        _check(topic, action.topic)
     properties = _properties(action.headers, event) if action.headers is not None else None
     return Message(topic, payload, action.qos, received_at=event.now_ms, properties=properties)
 
 
-def _check(topic: str) -> None:
+def _check(topic: str, template: Template) -> None:
     """Raise EvaluationError unless `topic` may be published to; one that may is remembered."""
     try:
         check_name(topic)
     except InvalidTopic as error:
-        raise EvaluationError(str(error)) from None
+        told = f"what {template.source[:80]!r} gave is no topic" if template.is_secret else str(error)
+        raise EvaluationError(told) from None
     if len(topic) <= TOPIC_CHARS_MAX:
         if len(_valid) >= TOPICS_MAX:
             _valid.clear()
@@ -46,28 +47,35 @@ def _check(topic: str) -> None:
 def _properties(headers: MqttHeaders, event: Event) -> Properties:
     def read(name: str, template: Template | None, convert: Callable[[str], T]) -> T | None:
         """A header; None when it is not there, or has become empty: so Undefined leaves it out."""
-        text = template.render(event) if template is not None else ""
-        return _converted(name, text, convert) if text else None
+        return _converted(name, template, event, convert) if template is not None else None
 
-    pairs = [(each.key.render(event), each.value.render(event)) for each in headers.user_properties or ()]
+    pairs = [
+        (_converted("userProperties", each.key, event, str), _converted("userProperties", each.value, event, str))
+        for each in headers.user_properties or ()
+    ]
     return Properties(
         read("payloadFormatIndicator", headers.payload_format_indicator, INDICATORS.__getitem__) or 0,
         read("messageExpiry", headers.message_expiry, _expiry),
         read("contentType", headers.content_type, str),
         read("responseTopic", headers.response_topic, _topic),
         read("correlationData", headers.correlation_data, lambda text: b64decode(text, validate=True)),
-        tuple((_converted("userProperties", k, str), _converted("userProperties", v, str)) for k, v in pairs),
+        tuple((key or "", value or "") for key, value in pairs),
     )
 
 
-def _converted(name: str, text: str, convert: Callable[[str], T]) -> T:
+def _converted(name: str, template: Template, event: Event, convert: Callable[[str], T]) -> T | None:
+    """What a template becomes, None for an empty text."""
+    text = template.render(event)
+    if not text:
+        return None
     try:
         if len(text) > HEADER_CHARS_MAX or "\0" in text:
             raise ValueError
         text.encode()  # half of a surrogate pair cannot be said in UTF-8
         return convert(text)
     except (ValueError, KeyError):
-        raise EvaluationError(f"headers.{name} cannot be {text[:80]!r}") from None
+        told = f"what {template.source[:80]!r} gave" if template.is_secret else repr(text[:80])
+        raise EvaluationError(f"headers.{name} cannot be {told}") from None
 
 
 def _expiry(text: str) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import hashlib
 import os
+import re
 import socket
 import ssl
 import stat
@@ -110,6 +111,25 @@ async def test_a_burst_of_one_turn_reaches_a_subscriber_that_reads() -> None:
     bench.broker.publish([Message("t/x", b"payload-%0150d" % number) for number in range(20_000)])
     await asyncio.sleep(0)
     assert b"".join(plug.writes).count(b"payload-") == 20_000
+
+
+async def test_what_waited_for_a_peer_that_reads_again_reaches_it_once_and_in_order() -> None:
+    bench = Bench()
+    channel, plug = plugged_in(bench)
+    channel.data_received(SubscribePacket(1, [wanted("t/#", 1)]).write())
+    await asyncio.sleep(0)
+    plug.writes.clear()
+    channel.pause_writing()
+    numbers = range(900)
+    bench.broker.publish([Message("t/x", b"<%03d>" % number + b"." * 1000, int(number >= 800)) for number in numbers])
+    channel.resume_writing()
+    for _ in range(20):  # QoS 1 goes on as it is acknowledged
+        await asyncio.sleep(0)
+        for packet_id in range(1, 500):
+            channel.data_received(PubAckPacket(packet_id).write())
+    found = re.findall(rb"<(\d{3})>", b"".join(plug.writes))
+    assert sorted(map(int, found)) == list(numbers)
+    assert [n for n in map(int, found) if n >= 800] == list(range(800, 900))
 
 
 def at(address: HostPort | UnixSocket, **more: Any) -> Listener:

@@ -104,18 +104,17 @@ def test_by_basic_ingest_only_the_rule_that_is_named_hears_a_message() -> None:
     assert told(edge.hears(said("$aws/rules/Hot/office/1"))) == [("office/1/hot", b'{"t":"office/1","first":"office"}')]
     assert told(edge.hears(said("$aws/rules/Named/x"))) == [("named", b'{"t":"x"}')]
     assert told(edge.hears(said("x"))) == [("all", b"{}")]
-    assert edge.counters.value("rules_not_found_total") == 0
+    assert edge.reactions.unheard == []
 
 
-def test_a_rule_that_is_not_there_is_counted_for_each_message(caplog: pytest.LogCaptureFixture) -> None:
+def test_messages_for_a_rule_that_is_not_there_are_handed_to_who_asks_for_them() -> None:
     edge = Edge(
         Hot=rule("SELECT * FROM 'plant/#'", republish("x")),
         Off=rule("SELECT * FROM 'plant/#'", republish("x"), ruleDisabled=True),
     )
     topic = "$aws/rules/Cold/x"
     assert edge.hears(said(topic), said(topic), said("$aws/rules/Off/x"), said("$aws/rules/Hot/x"), said("other")) != []
-    assert edge.counters.value("rules_not_found_total") == 3
-    assert [record.getMessage() for record in caplog.records] == ["no rule of this name, or it is disabled"] * 3
+    assert [message.topic for message in edge.reactions.unheard] == [topic, topic, "$aws/rules/Off/x"]
 
 
 # -- what fails --------------------------------------------------------------------------------------------------------

@@ -10,6 +10,9 @@ from rules.actions import Republish
 from rules.errors import EvaluationError
 from rules.event import Context, Event
 from rules.republishing import EXPIRY_MAX, HEADER_CHARS_MAX, republished
+from rules.sql.functions.calls import Stubs
+from rules.sql.parser import parse_statement
+from rules.sql.template import Template
 
 ORIGINAL = Properties(1, 60, "text/x", "answers/1", b"c1", (("k", "v"),))
 
@@ -90,3 +93,26 @@ def test_a_user_property_has_a_bound() -> None:
     for pair in ({"key": "k", "value": "${v}"}, {"key": "${v}", "value": "v"}):
         with pytest.raises(EvaluationError, match=r"headers\.userProperties"):
             published(b'{"v":"%s"}' % (b"x" * (HEADER_CHARS_MAX + 1)), headers={"userProperties": [pair]})
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"topic": "a/${get_secret('token', 'SecretString', 'r')}/#"},
+        {"headers": {"correlationData": "${get_secret('token', 'SecretString', 'r')}"}},
+        {"headers": {"messageExpiry": "${lower(get_secret('token', 'SecretString', 'r'))}"}},
+    ],
+)
+def test_what_a_secret_is_stands_in_no_error(parameters: dict[str, Any]) -> None:
+    made = Republish.model_validate({"topic": "x/y", **parameters})
+    event = Event(Message("t", b"{}"), 0, calls=Stubs({"secrets": {"token": {"SecretString": "hunter2!"}}}))
+    with pytest.raises(EvaluationError) as caught:
+        republished(made, event, b"")
+    assert "get_secret" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_what_a_variable_that_holds_a_secret_gave_is_not_told_either() -> None:
+    statement = parse_statement("SET @s = get_secret('token', 'SecretString', 'r') SELECT * FROM 't'")
+    assert Template("x/${@s}", statement=statement).is_secret
+    assert not Template("x/${a}").is_secret

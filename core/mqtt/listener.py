@@ -65,7 +65,7 @@ class Channel(asyncio.Protocol):
             return
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self._connection = self._broker.open(_peer(transport, self._section), self._wake, self._accepted)
-        self._connection.drain = self._flush
+        self._connection.drain = self._drain
 
     def data_received(self, data: bytes) -> None:
         connection, broker = self._connection, self._broker
@@ -97,6 +97,11 @@ class Channel(asyncio.Protocol):
         if not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
+
+    def _drain(self) -> None:
+        # From within a session that is being served: it must not be told that there is room, nor be closed.
+        if not self._transport.is_closing():
+            self._transport.write(self._connection.take())
 
     def _flush(self) -> None:
         self._flushing = False

@@ -11,7 +11,7 @@ from rules.event import Event
 from rules.sql.compiler import Compiled, Variables, compile_expression
 from rules.sql.lexer import SQL_CHARS_MAX
 from rules.sql.parser import parse_embedded
-from rules.sql.syntax import Call, Expression, Literal, Statement
+from rules.sql.syntax import Call, Expression, Literal, Statement, walk
 from rules.sql.values import UNDEFINED, SqlVersion, joined, text
 
 TOPICS_MAX = 4_096  # whose texts a template remembers; a site has a few thousand, a flood of names must not grow memory
@@ -21,10 +21,11 @@ TOPIC_CHARS_MAX = 256  # longer ones are rendered each time
 class Template:
     """A compiled template; two are equal when their texts are. Raises SqlError, placed inside `source`.
 
-    `statement`: the one whose SET variables may stand in it.
+    `statement`: the one whose SET variables may stand in it. `is_secret`: a secret may be in what it becomes, which is
+    then not for logs.
     """
 
-    __slots__ = ("_by_topic", "_parts", "source")
+    __slots__ = ("_by_topic", "_parts", "is_secret", "source")
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Template:
             raise SqlError(f"the template has more than {SQL_CHARS_MAX:,} characters", 1, 1)
         variables: Variables = statement.variables if statement else ()
         self.source = source
+        self.is_secret = any(map(_asks_for_a_secret, (value for _, value in variables)))
         self._parts: list[str | Compiled] = []
         self._by_topic: dict[str, str] | None = {}  # what it renders to, when only the topic decides that
         at = 1 if source.startswith("$$") and not source.startswith("$${") else 0
@@ -44,6 +46,7 @@ class Template:
             self._parts.append(source[at:opening])
             expression, at = parse_embedded(source, opening + 2)
             self._parts.append(compile_expression(expression, source, version, variables, calls))
+            self.is_secret = self.is_secret or _asks_for_a_secret(expression)
             if not _is_of_topic(expression):
                 self._by_topic = None
         self._parts.append(source[at:])
@@ -88,6 +91,10 @@ def _is_of_topic(expression: Expression) -> bool:
         case Call("topic", arguments):
             return all(isinstance(argument, Literal) for argument in arguments)
     return False
+
+
+def _asks_for_a_secret(expression: Expression) -> bool:
+    return any(isinstance(part, Call) and part.name == "get_secret" for part in walk(expression))
 
 
 def _shown(value: object) -> str:
