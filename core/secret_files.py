@@ -61,6 +61,8 @@ class SecretFiles:
         path = self._directory / name
         if arn and not path.is_file():
             path = self._directory / _ARN_SUFFIX.sub("", name)
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise NoSecret(f"secret {secret_id[:80]!r} is no file")
         try:
             with path.open("rb") as file:
                 content = file.read(SECRET_BYTES_MAX + 1)
