@@ -165,6 +165,7 @@ class Cloud:
         """What `tidegate cloud status` shows."""
         waiting_frames, waiting_messages = await self.store.run(inbox.waiting)
         edges = await self.store.run(inbox.edges)
+        windows = self.windows.status()
         return {
             "uptime_seconds": round(time.monotonic() - self.started, 1),
             "listeners": [str(address) for address in self.listeners.addresses],
@@ -173,7 +174,7 @@ class Cloud:
             "inbox_frames": waiting_frames,
             "inbox_messages": waiting_messages,
             "edges": edges,
-            "rules": [rule.status() | self.windows.status(rule.name) for rule in self.worker.rules],
+            "rules": [rule.status() | windows.get(rule.name, {}) for rule in self.worker.rules],
             "counters": self.counters.snapshot(),
         }
 

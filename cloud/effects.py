@@ -131,9 +131,10 @@ class Effects:
                 output, payload = aggregation.output(due)
             except EvaluationError as error:
                 self._fail(due.rule, error)
+                due.rule.counters.spent_ns += time.perf_counter_ns() - began
                 continue
             event = self._event(Message(due.row.topic, payload, received_at=now_ms), now_ms, context)
-            key: Key = (*HERE, "window", due.row.group, due.row.start)
+            key: Key = (*HERE, "window", *due.name)  # the same when it is acted on again after a crash
             made = self.act(due.rule, event, output, payload, key)
             due.rule.counters.spent_ns += time.perf_counter_ns() - began
             self._hear_again(rules, due.rule, made, now_ms, 0)
@@ -141,7 +142,8 @@ class Effects:
 
     def _event(self, message: Message, now_ms: int, context: Context) -> Event:
         surroundings = self.surroundings
-        return Event(message, now_ms, context=context, calls=surroundings.calls, chance=surroundings.chance)
+        calls, chance, watch = surroundings.calls, surroundings.chance, time.thread_time
+        return Event(message, now_ms, context=context, calls=calls, chance=chance, watch=watch)
 
     def _hear(self, rules: RuleSet, event: Event, key: Key, depth: int) -> None:
         self.applied += 1

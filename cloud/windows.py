@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from core import frames, ledger
+from core.chance import Randomness
 from core.message import CLOCK_PLAUSIBLE_MS
 from core.mqtt.listener import now_ms
 from core.store import Store
@@ -30,6 +31,7 @@ log = get_logger("cloud.windows")
 LOOK_SECONDS = 1.0  # the shortest window
 QUIET_SECONDS = 120.0  # longer than it takes to notice that a connection is dead (1.5 times the keep-alive)
 ABANDONED_SECONDS = 7 * 86_400.0
+LANES_MAX = 20_000  # remembered for which no window waits: ten of each of two thousand edges
 
 
 def source(edge: str, lane: str) -> str:
@@ -51,10 +53,10 @@ class CloudWindows:
     """Keeps `aggregation`. Times `at` are readings of the monotonic clock in seconds."""
 
     def __init__(self, counters: Counters, at: float | None = None) -> None:
-        self.aggregation = Aggregation(own_clock=False)
+        self.aggregation = Aggregation(own_clock=False, chance=Randomness())
         self._counters = counters
         self._started = time.monotonic() if at is None else at
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[str, _Lane] = {}  # in the order in which they were heard last
         self._connected: dict[str, float] = {}  # edges, and since when
 
     async def load(self, store: Store, rules: RuleSet) -> None:
@@ -85,9 +87,9 @@ class CloudWindows:
         """What this step is to write; answered by `written` or `refused`."""
         return self.aggregation.gather()
 
-    def status(self, rule: str) -> dict[str, Any]:
-        """What an operator is shown of a rule's windows."""
-        return self.aggregation.status().get(rule, {})
+    def status(self) -> dict[str, dict[str, Any]]:
+        """What an operator is shown of the windows, by rule."""
+        return self.aggregation.status()
 
     def write(self, connection: sqlite3.Connection, writes: Writes | None) -> None:
         """What was gathered, in the transaction of the step that gathered it."""
@@ -113,22 +115,25 @@ class CloudWindows:
 
     def _heard(self, name: str, received_ms: int, at: float) -> None:
         self._connected.setdefault(name.partition("/")[0], at)
-        lane = self._lanes.get(name)
+        lane = self._lanes.pop(name, None)  # and to the end, where those are that were heard last
+        self._lanes[name] = _Lane(received_ms, at, at)
         if lane is None:
-            self._lanes[name] = _Lane(received_ms, at, at)
             return
         passed = received_ms - lane.received_ms - lane.ran_ms
         if min(received_ms, lane.received_ms) >= CLOCK_PLAUSIBLE_MS and passed > 0:
             self.aggregation.elapse(passed, name)
-        self._lanes[name] = _Lane(received_ms, at, at)
 
     def run_on(self, at: float, wall_ms: int, connected: Callable[[str], bool]) -> bool:
         """Let time go on where nothing else tells it; whether there may be rows. To be called about every second."""
         names = self.aggregation.sources
-        self._notice(names | self._lanes.keys(), at, connected)
+        self._forget(names, at)
+        for name in names - self._lanes.keys():
+            self._lanes[name] = _Lane(0, self._started, self._started)
+        self._notice(at, connected)
+        latest = self._latest()
         for name in names:
-            lane = self._lanes.setdefault(name, _Lane(0, self._started, self._started))
-            since = self._silent_since(name, lane, at, wall_ms)
+            lane = self._lanes[name]
+            since = self._silent_since(name, lane, latest, at, wall_ms)
             if since is not None:
                 passed = int((at - max(since, lane.ran_until)) * 1_000)
                 self.aggregation.elapse(passed, name)
@@ -136,11 +141,25 @@ class CloudWindows:
                 lane.ran_until = max(since, lane.ran_until) + passed / 1_000
         return any(self.aggregation.wait(name) == 0 for name in names)
 
-    def _notice(self, names: set[str], at: float, connected: Callable[[str], bool]) -> None:
-        edges = {name.partition("/")[0] for name in names} - {""}
+    def _forget(self, names: set[str], at: float) -> None:
+        """Forget lanes that nothing waits for and nobody hears of, or that are too many."""
+        idle = [name for name in self._lanes if name not in names]
+        for place, name in enumerate(idle):
+            if len(idle) - place > LANES_MAX or at - self._lanes[name].heard_at >= ABANDONED_SECONDS:
+                del self._lanes[name]
+
+    def _latest(self) -> dict[str, _Lane]:
+        """For each edge the lane that was heard last."""
+        by_age = sorted(self._lanes.items(), key=lambda item: item[1].heard_at)
+        return {name.partition("/")[0]: lane for name, lane in by_age}
+
+    def _notice(self, at: float, connected: Callable[[str], bool]) -> None:
+        edges = {name.partition("/")[0] for name in self._lanes} - {""}
         self._connected = {edge: self._connected.get(edge, at) for edge in edges if connected(edge)}
 
-    def _silent_since(self, name: str, lane: _Lane, at: float, wall_ms: int) -> float | None:
+    def _silent_since(
+        self, name: str, lane: _Lane, latest: dict[str, _Lane], at: float, wall_ms: int
+    ) -> float | None:
         """Since when the lane's time goes on by our clock, None when it stands still."""
         edge = name.partition("/")[0]
         if not edge or at - lane.heard_at >= ABANDONED_SECONDS:
@@ -148,15 +167,14 @@ class CloudWindows:
         if edge not in self._connected:
             return None
         since = max(lane.heard_at, self._connected[edge])
-        return since if at - since >= QUIET_SECONDS and self._has_caught_up(edge, at, wall_ms) else None
+        return since if at - since >= QUIET_SECONDS and _has_caught_up(latest[edge], at, wall_ms) else None
 
-    def _has_caught_up(self, edge: str, at: float, wall_ms: int) -> bool:
-        """Whether what the edge sends in its other lanes, if anything, is of the present."""
-        last = max((lane for name, lane in self._lanes.items() if name.partition("/")[0] == edge),
-                   key=lambda lane: lane.heard_at)  # fmt: skip
-        if at - last.heard_at >= QUIET_SECONDS or last.received_ms < CLOCK_PLAUSIBLE_MS:
-            return True
-        return last.received_ms >= wall_ms - QUIET_SECONDS * 1_000
+
+def _has_caught_up(last: _Lane, at: float, wall_ms: int) -> bool:
+    """Whether what an edge sends in its other lanes, if anything, is of the present."""
+    if at - last.heard_at >= QUIET_SECONDS or last.received_ms < CLOCK_PLAUSIBLE_MS:
+        return True
+    return last.received_ms >= wall_ms - QUIET_SECONDS * 1_000
 
 
 def _is_among(clients: set[str], edge: str) -> bool:

@@ -121,7 +121,7 @@ class Edge:
 
     async def status(self, _: dict[str, Any]) -> dict[str, Any]:
         """What `tidegate edge status` shows."""
-        uplink = self.uplink
+        uplink, windows = self.uplink, self.windows.status()
         return {
             "name": self.config.edge.name,
             "uptime_seconds": round(time.monotonic() - self.started, 1),
@@ -138,7 +138,7 @@ class Edge:
                 {"lane": s.lane.name, "messages": s.count, "bytes": s.bytes, "next_sequence": s.next}
                 for s in self.buffer.lanes.values()
             ],
-            "rules": [rule.status() | self.windows.status(rule.name) for rule in self.reactions.rules],
+            "rules": [rule.status() | windows.get(rule.name, {}) for rule in self.reactions.rules],
             "counters": self.counters.snapshot(),
         }  # fmt: skip
 

@@ -63,7 +63,7 @@ class Reactions:
             if found:
                 if context is None:
                     context, now = Context.of(origin, self._account), time.time_ns() // 1_000_000
-                event = Event(message, now, context=context, calls=self._calls, chance=self._chance)
+                event = self._event(message, now, context)
                 began = clock()
                 for rule in found:
                     self._run(rule, event, perform)
@@ -96,11 +96,15 @@ class Reactions:
                 self._failed(due.rule, error)
             else:
                 message = Message(due.row.topic, payload, received_at=now)
-                event = Event(message, now, context=context, calls=self._calls, chance=self._chance)
+                event = self._event(message, now, context)
                 made += self.emit(due.rule, event, output)
             due.rule.counters.spent_ns += time.perf_counter_ns() - began
         self.windows.aggregation.acted(rows)
         return made
+
+    def _event(self, message: Message, now_ms: int, context: Context) -> Event:
+        watch = time.thread_time
+        return Event(message, now_ms, context=context, calls=self._calls, chance=self._chance, watch=watch)
 
     def _run(self, rule: Rule, event: Event, perform: Perform) -> None:
         try:

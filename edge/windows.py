@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from core import ledger
+from core.chance import Randomness
 from core.commits import Commits, Work
 from core.errors import StorageError
 from core.store import ensure_room
@@ -38,7 +39,7 @@ class EdgeWindows:
     """
 
     def __init__(self, commits: Commits, counters: Counters, clock: Callable[[], float] = time.monotonic) -> None:
-        self.aggregation = Aggregation(own_clock=True)
+        self.aggregation = Aggregation(own_clock=True, chance=Randomness())
         self.fire: Callable[[list[Due]], None] = lambda _: None
         self._commits = commits
         self._counters = counters
@@ -63,9 +64,9 @@ class EdgeWindows:
         self.aggregation.hear(rule, event)
         self._commits.later()  # unless the message's receipt is waited for
 
-    def status(self, rule: str) -> dict[str, Any]:
-        """What an operator is shown of a rule's windows."""
-        return self.aggregation.status().get(rule, {})
+    def status(self) -> dict[str, dict[str, Any]]:
+        """What an operator is shown of the windows, by rule."""
+        return self.aggregation.status()
 
     async def run(self) -> None:
         """Close windows in time, until cancelled."""

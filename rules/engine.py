@@ -189,7 +189,7 @@ class RuleSet:
     def continue_from(self, former: "RuleSet") -> None:
         """Take over the counters of rules that are the same in `former`; being switched on or off is no change.
 
-        Patterns that were given up because they took too long are tried again.
+        Patterns that took too long have their whole time again.
         """
         patterns.forget()
         for rule in self:

@@ -98,6 +98,10 @@ class _NoChance:
         raise EvaluationError("nothing is random here")
 
 
+def _timeless() -> float:
+    return 0.0
+
+
 _ANYONE = Context()
 _NO_CHANCE = _NoChance()
 
@@ -105,12 +109,13 @@ _NO_CHANCE = _NoChance()
 class Event:
     """A message and the time at which the rules hear it: `now_ms` is milliseconds since the Unix epoch.
 
-    Without `trace_id` it has one made by `chance` when a rule asks.
+    Without `trace_id` it has one made by `chance` when a rule asks. `watch` tells the seconds that the processor has
+    worked for us, so that what takes too long can be given up; without it nothing is.
     """
 
     __slots__ = (
-        "_answers", "_levels", "_members", "_topic", "_trace_id", "_value", "calls", "chance", "context", "message",
-        "now_ms",
+        "_answers", "_levels", "_members", "_set", "_topic", "_trace_id", "_value", "calls", "chance", "context",
+        "message", "now_ms", "watch",
     )  # fmt: skip
 
     def __init__(
@@ -122,18 +127,28 @@ class Event:
         calls: Calls | None = None,
         chance: Chance = _NO_CHANCE,
         trace_id: str | None = None,
+        watch: Callable[[], float] = _timeless,
     ) -> None:
         self.message = message
         self.now_ms = now_ms
         self.context = context
         self.calls = calls
         self.chance = chance
+        self.watch = watch
         self._trace_id = trace_id
         self._value = _UNREAD
         self._members = _NO_MEMBERS
         self._topic: str | None = None
         self._levels: list[str] | None = None
         self._answers: dict[Any, Any] | None = None
+        self._set: dict[int, tuple[Any, ...]] | None = None
+
+    @property
+    def set(self) -> dict[int, tuple[Any, ...]]:
+        """The variables of the statements that were evaluated, for the templates that belong to them."""
+        if self._set is None:
+            self._set = {}
+        return self._set
 
     @property
     def value(self) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cloud import windows
 from cloud.windows import ABANDONED_SECONDS, QUIET_SECONDS, CloudWindows, source
 from core import ledger
 from core.message import Message
@@ -149,6 +150,47 @@ def test_after_a_start_an_edge_has_time_to_come_back() -> None:
     again.connected.add("far")
     assert again.run(QUIET_SECONDS) == []
     assert again.run(1) == [row(NOON, 1)]
+
+
+def test_lanes_that_nothing_waits_for_are_forgotten_in_time() -> None:
+    cloud = Cloud()
+    cloud.send(FAR, NOON, "a")
+    cloud.send(OTHER, NOON)
+    cloud.connected.clear()
+    cloud.at = ABANDONED_SECONDS - 2
+    cloud.run(1)
+    assert cloud.windows._lanes.keys() == {FAR, OTHER}
+    assert cloud.run(1) == [row(NOON, 1)]
+    cloud.run(1)
+    assert cloud.windows._lanes == {}
+
+
+def test_no_more_lanes_are_remembered_than_the_bound_besides_those_that_something_waits_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(windows, "LANES_MAX", 2)
+    cloud = Cloud()
+    cloud.send(NEAR, NOON, "a")
+    for lane in ("one", "two", "three", "one"):
+        cloud.at += 1
+        cloud.send(source("far", lane), NOON)
+    cloud.run(1)
+    assert cloud.windows._lanes.keys() == {NEAR, source("far", "three"), source("far", "one")}
+
+
+def test_of_a_lane_that_is_known_from_disk_only_the_others_of_its_edge_tell_whether_it_has_caught_up() -> None:
+    cloud = Cloud()
+    cloud.send(NEAR, NOON, "a")
+    cloud.windows._lanes.clear()  # what a start does not know
+    for second in range(0, 400, 10):
+        cloud.send(OTHER, NOON - HOUR + second * SECOND)
+        assert cloud.run(10) == []
+
+
+def test_what_an_operator_is_shown_is_told_for_all_rules_at_once() -> None:
+    cloud = Cloud()
+    cloud.send(NEAR, NOON, "a", "b")
+    assert cloud.windows.status() == {"mean": {"groups": 2, "windows": 2, "lost": {}}}
 
 
 async def test_what_was_written_is_taken_up_by_the_next_run(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 """Joda-Time patterns: each letter, in each length, prints what Joda-Time prints."""
 
-from datetime import tzinfo
+from datetime import UTC, tzinfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rules.sql.javatime.printing import PATTERN_CHARS_MAX, printed
+from rules.sql.javatime.printing import PATTERN_CHARS_MAX, _elements, printed
 from rules.sql.javatime.zones import joda_zone
 
 MOMENT = 1_700_000_000_123  # 2023-11-14T22:13:20.123Z, a Tuesday
@@ -100,3 +100,10 @@ def test_a_pattern_has_a_greatest_length() -> None:
 def test_any_pattern_and_moment_give_a_text_or_nothing(pattern: str, moment: int, name: str) -> None:
     text = printed(pattern, moment, zone(name))
     assert text is None or pattern
+
+
+def test_what_is_too_long_for_a_pattern_is_not_kept() -> None:
+    before = _elements.cache_info().currsize
+    for number in range(3):
+        assert printed(f"{number}" * (PATTERN_CHARS_MAX + 1), 0, UTC) is None
+    assert _elements.cache_info().currsize == before

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rules.sql.javatime.patterns import PATTERN_CHARS_MAX, elements
-from rules.sql.javatime.resolving import EPOCH, MILLISECOND, milliseconds
+from rules.sql.javatime.patterns import PATTERN_CHARS_MAX, TEXT_CHARS_MAX, _elements, elements
+from rules.sql.javatime.resolving import milliseconds
+from rules.sql.javatime.zones import EPOCH, MILLISECOND
 
 D18 = "2015-12-18T00:00Z"
 
@@ -193,3 +194,14 @@ LETTERS = "GuyYMLQqwWdDFEecahHkKmsSAnNgVzOXxZ"
 def test_any_text_and_pattern_give_a_moment_or_nothing(text: str, pattern: str) -> None:
     found = milliseconds(text, pattern)
     assert found is None or EPOCH + found * MILLISECOND
+
+
+def test_what_is_too_long_for_a_pattern_is_not_kept() -> None:
+    before = _elements.cache_info().currsize
+    for number in range(3):
+        assert milliseconds("2020", f"{number}" * (PATTERN_CHARS_MAX + 1)) is None
+    assert _elements.cache_info().currsize == before
+
+
+def test_a_text_longer_than_any_pattern_reads_means_nothing() -> None:
+    assert milliseconds("2020-01-01" + " " * TEXT_CHARS_MAX, "yyyy-MM-dd") is None

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rules.sql.javatime.zones import MEANT, NAMES, identity, joda_zone, long_name, region, short_name, shown
+from rules.sql.javatime.zones import (
+    MEANT,
+    NAME_CHARS_MAX,
+    NAMES,
+    _region,
+    identity,
+    joda_zone,
+    long_name,
+    region,
+    short_name,
+    shown,
+)
 
 ROOT = Path(__file__).parent.parent
 WINTER, SUMMER = datetime(2023, 11, 14, tzinfo=UTC), datetime(2023, 7, 22, tzinfo=UTC)
@@ -107,3 +118,10 @@ def test_zones_are_known_without_time_zone_data_of_the_system() -> None:
         [sys.executable, "-c", script], cwd=ROOT, env={"PYTHONTZPATH": ""}, capture_output=True, text=True, check=True
     )
     assert done.stdout == "True\n"
+
+
+def test_what_is_too_long_for_a_zone_is_not_kept() -> None:
+    before = _region.cache_info().currsize
+    for number in range(3):
+        assert joda_zone(f"A{number}" * NAME_CHARS_MAX) is None
+    assert _region.cache_info().currsize == before

@@ -14,7 +14,7 @@ from rules.sql.parser import parse_statement
 from rules.sql.payloads import json_bytes
 from rules.sql.values import SqlVersion
 from rules.windows.grouping import compile_window
-from rules.windows.state import BACK_MAX_MS, FORGET_MS, LATE, Row, Windows
+from rules.windows.state import BACK_MAX_MS, FORGET_MS, LATE, OPEN_MAX, Row, Windows
 
 NOON = 1_760_011_200_000
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
@@ -46,7 +46,7 @@ def send(
     """One message, written down and applied."""
     entry = windows.hear(event(at, group, value, heard), source)
     assert entry is not None
-    record = windows.record([entry], [])
+    record = windows.record([entry], [], windows.take_ended())
     windows.apply([entry])
     return record
 
@@ -56,6 +56,14 @@ def due(windows: Windows) -> list[Any]:
     rows = windows.due()
     windows.done(rows)
     return [windows.output(row) for row in rows]
+
+
+def act(windows: Windows, most: int = OPEN_MAX) -> tuple[bytes, list[Any]]:
+    """At most so many rows that are due, written down and done; the record, and what they say."""
+    rows = windows.due(most)
+    record = windows.record([], rows, windows.take_ended())
+    windows.done(rows)
+    return record, [windows.output(row) for row in rows]
 
 
 def row(start: int, n: int, group: str = "a", total: int | None = None) -> dict[str, Any]:
@@ -247,6 +255,16 @@ def test_in_a_cloud_arrival_is_what_the_edge_said_and_may_be_late() -> None:
     assert due(windows) == [row(NOON, 2)]
 
 
+def test_an_edge_whose_clock_is_years_ahead_closes_no_windows_of_the_others() -> None:
+    windows = arrival_windows(own_clock=False)
+    for lane, heard in (("A", NOON + 3_650 * DAY), ("B", NOON + SECOND), ("B", NOON + 61 * SECOND)):
+        entry = windows.hear(Event(Message("t", b'{"k":"a","v":1}', received_at=heard), NOON + SECOND), lane)
+        assert entry is not None
+        windows.apply([entry])
+    assert windows.lost == {}
+    assert [windows.output(found) for found in windows.finish()] == [row(NOON, 2), row(NOON + MINUTE, 1)]
+
+
 # -- bounds ------------------------------------------------------------------------------------------------------------
 
 
@@ -266,9 +284,9 @@ def test_a_group_without_windows_makes_room_for_a_new_one() -> None:
         send(windows, NOON, group)
     windows.elapse(HOUR)
     assert len(due(windows)) == 2
-    send(windows, NOON, "c")
+    record = send(windows, NOON, "c")
     assert windows.groups == 2
-    assert windows.forgotten == ['[["a"]]']
+    assert json.loads(record)["forgotten"] == ['[["a"]]']
 
 
 def test_windows_beyond_the_bound_are_refused() -> None:
@@ -299,6 +317,88 @@ def test_messages_on_their_way_to_the_disk_count_as_the_windows_that_they_open()
     with pytest.raises(EvaluationError, match="more than 2 windows"):
         windows.hear(event(NOON + 130 * SECOND))
     assert windows.hear(event(NOON + 75 * SECOND)) is not None
+
+
+def test_a_message_of_a_group_that_has_windows_takes_no_other_groups_place() -> None:
+    windows = event_windows(groups_max=3)
+    for group in ("a", "b"):
+        send(windows, NOON, group)
+    for group in ("a", "b"):
+        assert windows.hear(event(NOON + SECOND, group)) is not None
+    assert windows.hear(event(NOON, "c")) is not None
+    with pytest.raises(EvaluationError, match="more than 3 groups"):
+        windows.hear(event(NOON, "d"))
+
+
+def test_what_a_rule_keeps_is_bounded_in_bytes_and_what_it_has_goes_on() -> None:
+    keeping = compile_window(
+        parse_statement("SELECT k, last(v) AS v FROM 't' GROUP BY k, TUMBLING('60 seconds', 'at')"), SqlVersion.V2016
+    )
+    windows = Windows(keeping, state_max=10_000)
+    for group in "abcd":
+        send(windows, NOON, group, "x" * 2_000)
+    with pytest.raises(EvaluationError, match="keep more than 10,000 bytes"):
+        windows.hear(event(NOON, "e", "x" * 2_000))
+    with pytest.raises(EvaluationError, match="keep more than 10,000 bytes"):
+        windows.hear(event(NOON, "a", "x" * 4_000))
+    send(windows, NOON, "d", "x" * 3_600)  # until there is no room at all
+    assert 9_980 < windows.size <= 10_000
+    send(windows, NOON, "a", "y" * 2_000)  # in the place of what was there
+    assert len(windows.snapshot()) < 10_100
+    windows.elapse(HOUR)
+    assert [found["v"][0] for found in due(windows)] == ["y", "x", "x", "x"]
+    send(windows, NOON, "e", "x" * 4_000)
+
+
+def test_what_is_on_its_way_to_the_disk_counts_against_the_bound_of_bytes() -> None:
+    keeping = compile_window(
+        parse_statement("SELECT first(v) AS v FROM 't' GROUP BY TUMBLING('60 seconds', 'at')"), SqlVersion.V2016
+    )
+    windows = Windows(keeping, state_max=5_000)
+    entries = [windows.hear(event(NOON, value="x" * 2_000)) for _ in range(2)]
+    with pytest.raises(EvaluationError, match="keep more than"):
+        windows.hear(event(NOON, value="x" * 2_000))
+    windows.discard([entry for entry in entries if entry])
+    assert windows.size == 0
+    assert windows.hear(event(NOON, value="x" * 2_000)) is not None
+
+
+def test_groups_that_are_remembered_make_room_for_what_is_open() -> None:
+    windows = event_windows(state_max=2_000)
+    for number in range(20):
+        send(windows, NOON, f"group {number} {'x' * 500}")
+        windows.elapse(HOUR)
+        assert len(due(windows)) == 1
+    assert 0 < windows.groups < 4
+
+
+def test_a_percentile_counts_with_all_numbers_that_it_keeps() -> None:
+    sketching = compile_window(
+        parse_statement("SELECT percentile(v, 50) AS p FROM 't' GROUP BY k, TUMBLING('60 seconds', 'at')"),
+        SqlVersion.V2016,
+    )
+    windows = Windows(sketching, state_max=5_000)
+    number = 0
+    while windows.size + 20 <= 5_000:
+        number += 1
+        send(windows, NOON, value=number + 0.123456789012345)
+    with pytest.raises(EvaluationError, match="keep more than"):
+        windows.hear(event(NOON))
+    assert 3_000 < len(windows.snapshot()) < 5_000
+
+
+def test_a_restart_finds_the_size_of_what_is_kept() -> None:
+    windows = event_windows()
+    written = [windows.snapshot()]
+    written += [send(windows, NOON + at * SECOND, group) for at, group in ((0, "a"), (1, "b"), (200, "a"), (2, "b"))]
+    by_records, by_snapshot = event_windows(), event_windows()
+    by_records.restore(written)
+    by_snapshot.restore([windows.snapshot()])
+    assert windows.size == by_records.size == by_snapshot.size > 0
+    written.append(act(windows)[0])
+    after = event_windows()
+    after.restore(written)
+    assert after.size == windows.size < by_records.size
 
 
 def test_what_does_not_pass_where_is_not_heard() -> None:
@@ -361,12 +461,73 @@ def test_a_restart_finds_what_was_written_and_nothing_else() -> None:
 def test_a_row_that_was_done_does_not_come_back() -> None:
     windows = event_windows()
     written = [send(windows, NOON), send(windows, NOON + 5 * MINUTE)]
-    rows = windows.due()
-    written.append(windows.record([], rows))
+    written.append(act(windows)[0])
     again = event_windows()
     again.restore(written)
     assert again.due() == []
     assert [again.output(found)["start"] for found in again.finish()] == [NOON + 5 * MINUTE]
+
+
+def test_what_comes_after_a_window_closed_in_silence_is_not_in_it_after_a_restart() -> None:
+    windows = arrival_windows()
+    written = [send(windows, NOON, group) for group in ("a", "b")]
+    windows.elapse(MINUTE)  # both are over, and one row is acted on
+    record, rows = act(windows, 1)
+    assert rows == [row(NOON, 1, "a")]
+    written += [record, send(windows, NOON + MINUTE - 1, "b")]  # the clock is a little behind
+    record, rows = act(windows)
+    assert rows == [row(NOON, 1, "b")]
+    again = arrival_windows()
+    again.restore([*written, record])
+    assert [again.output(found) for found in again.finish()] == [row(NOON + MINUTE, 1, "b")]
+
+
+def test_what_ended_while_a_commit_was_refused_is_in_the_next_record() -> None:
+    windows = arrival_windows()
+    written = [send(windows, NOON)]
+    windows.elapse(MINUTE)
+    rows = windows.due()
+    ended = windows.take_ended()
+    assert ended
+    windows.return_ended(ended)
+    windows.again(rows)
+    written += [send(windows, NOON + 1), act(windows)[0]]
+    again = arrival_windows()
+    again.restore(written)
+    assert [again.output(found) for found in again.finish()] == [row(NOON + MINUTE, 1)]
+
+
+def test_a_row_has_one_number_which_a_restart_does_not_change() -> None:
+    windows = event_windows(log="its name")
+    written = [windows.snapshot()]
+    written += [send(windows, NOON + at * MINUTE, group) for at, group in ((0, "a"), (0, "b"), (1, "a"), (1, "b"))]
+    by_records, by_snapshot = event_windows(), event_windows()
+    by_records.restore(written)
+    by_snapshot.restore([windows.snapshot()])
+    assert by_records.log == by_snapshot.log == "its name"
+    for each in (by_records, by_snapshot):
+        send(each, NOON + 2 * MINUTE, "c")
+        assert sorted((found.number, windows.output(found)["k"], found.start) for found in each.finish()) == [
+            (1, "a", NOON),
+            (2, "b", NOON),
+            (3, "a", NOON + MINUTE),
+            (4, "b", NOON + MINUTE),
+            (5, "c", NOON + 2 * MINUTE),
+        ]
+
+
+def test_a_window_of_a_group_that_was_forgotten_has_another_number() -> None:
+    windows = event_windows()
+    numbers = []
+    for _ in range(2):
+        send(windows, NOON)
+        windows.elapse(HOUR)
+        rows = windows.due()
+        numbers += [(found.start, found.number) for found in rows]
+        windows.done(rows)
+        windows.elapse(FORGET_MS)
+        assert windows.due() == []
+    assert numbers == [(NOON, 1), (NOON, 2)]
 
 
 def test_silence_counts_from_the_restart() -> None:
@@ -393,19 +554,17 @@ def test_a_group_that_was_forgotten_stays_forgotten() -> None:
     windows = event_windows(groups_max=1)
     written = [send(windows, NOON, "a"), send(windows, NOON + 5 * MINUTE, "a")]
     windows.elapse(DAY)
-    rows = windows.due()
-    written.append(windows.record([], rows))
-    windows.done(rows)
+    written.append(act(windows)[0])
     written.append(send(windows, NOON, "b"))
-    written.append(windows.record([], [], windows.forgotten))
     again = event_windows(groups_max=1)
     again.restore(written)
     assert again.groups == 1
     assert [again.output(found)["k"] for found in again.finish()] == ["b"]
 
 
-@pytest.mark.parametrize("written", [b"{", b"[]", b'{"heard":[[1]]}', b'{"closed":[["x",5]]}', b'{"groups":[["a"]]}',
-                                     b'{"rows":[["a",0,"t",[1]]]}', b'{"heard":[["","t","[]","x",1]]}'])  # fmt: skip
+@pytest.mark.parametrize("written", [b"{", b"[]", b'{"heard":[[1]]}', b'{"done":[["x",5]]}', b'{"groups":[["a"]]}',
+                                     b'{"log":"","number":1,"groups":[],"rows":[["a",0,"t",[1]]]}',
+                                     b'{"heard":[["","t","[]","x",1]]}'])  # fmt: skip
 def test_what_cannot_have_been_written_here_is_refused(written: bytes) -> None:
     with pytest.raises(ValueError):
         event_windows().restore([written])

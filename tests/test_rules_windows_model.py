@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from core.message import Message
+from rules.errors import EvaluationError
 from rules.event import Event
 from rules.sql.parser import parse_statement
 from rules.sql.payloads import json_bytes
@@ -109,7 +110,7 @@ class Machine(RuleBasedStateMachine):
 
     def write(self) -> None:
         entries = [entry for _, entry in self.pending]
-        self.log.append(self.windows.record(entries, self.acted))
+        self.log.append(self.windows.record(entries, self.acted, self.windows.take_ended()))
         self.kept += [sent for sent, _ in self.pending]
         self.rows += map(self.windows.output, self.acted)
 
@@ -134,7 +135,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def fail_to_commit(self) -> None:
-        self.windows.record([entry for _, entry in self.pending], self.acted)
+        self.windows.return_ended(self.windows.take_ended())
         self.windows.discard([entry for _, entry in self.pending])
         self.windows.again(self.acted)
         self.pending, self.acted = [], []
@@ -261,10 +262,10 @@ def test_by_a_clock_that_jumps_no_message_is_lost_or_counted_twice(steps: list[A
             sent.append(Sent(len(sent), step, clock, 1))
             entry = windows.hear(sent[-1].event())
             assert entry is not None
-            log.append(windows.record([entry], []))
+            log.append(windows.record([entry], [], windows.take_ended()))
             windows.apply([entry])
         rows = windows.due()
-        log.append(windows.record([], rows))
+        log.append(windows.record([], rows, windows.take_ended()))
         windows.done(rows)
         outputs += map(windows.output, rows)
     outputs += map(windows.output, windows.finish())
@@ -272,3 +273,94 @@ def test_by_a_clock_that_jumps_no_message_is_lost_or_counted_twice(steps: list[A
     counted = [message.number for output in outputs for message in members(output, sent)]
     assert sorted(counted) == list(range(len(sent)))
     assert all(message.group == output["k"] for output in outputs for message in members(output, sent))
+
+
+class ByArrival(RuleBasedStateMachine):
+    """A daemon whose rule is by its own clock, with few rows at a time and few groups: nothing is ever late here, so
+    all that was acknowledged is in exactly one row that is done."""
+
+    GROUPS_MAX = 4
+
+    @initialize()
+    def start(self) -> None:
+        self.plan = compile_window(parse_statement(BY_ARRIVAL), SqlVersion.V2016)
+        self.windows = self.made()
+        self.log = [self.windows.snapshot()]
+        self.clock = NOON
+        self.sent: list[Sent] = []
+        self.pending: list[tuple[Sent, Entry]] = []
+        self.kept: list[int] = []
+        self.counted: list[int] = []
+        self.names: dict[int, tuple[str, int]] = {}  # by number of the row
+
+    def made(self) -> Windows:
+        return Windows(self.plan, own_clock=True, groups_max=self.GROUPS_MAX, open_max=20)
+
+    @precondition(lambda self: len(self.sent) < 100)
+    @rule(group=st.sampled_from("abcdef"))
+    def hear(self, group: str) -> None:
+        sent = Sent(len(self.sent), group, self.clock, 1)
+        try:
+            entry = self.windows.hear(sent.event())
+        except EvaluationError:
+            return
+        assert entry is not None
+        self.sent.append(sent)
+        self.pending.append((sent, entry))
+
+    @rule(ms=st.integers(1, 15_000))
+    def elapse(self, ms: int) -> None:
+        self.clock += ms
+        self.windows.elapse(ms)
+
+    @rule(ms=st.sampled_from([-100_000, -20_000, -5_000, -100, 30_000]))
+    def set_the_clock(self, ms: int) -> None:
+        self.clock += ms
+
+    @rule(most=st.sampled_from([0, 1, 500]), refused=st.booleans())
+    def commit(self, most: int, refused: bool) -> None:
+        rows, ended, entries = self.windows.due(most), self.windows.take_ended(), [entry for _, entry in self.pending]
+        record = self.windows.record(entries, rows, ended)
+        for row in rows:  # handed out again, or after a restart: it is the same
+            assert self.names.setdefault(row.number, (row.group, row.start)) == (row.group, row.start)
+        if refused:
+            self.windows.discard(entries)
+            self.windows.again(rows)
+            self.windows.return_ended(ended)
+        else:
+            self.log.append(record)
+            self.kept += [sent.number for sent, _ in self.pending]
+            self.counted += [m.number for row in rows for m in members(self.windows.output(row), self.sent)]
+            self.windows.apply(entries)
+            self.windows.done(rows)
+        self.pending = []
+
+    @rule(compact=st.booleans())
+    def crash(self, compact: bool) -> None:
+        if compact:
+            self.log = [self.windows.snapshot()]
+        self.windows = self.made()
+        self.windows.restore(self.log)
+        self.pending = []
+
+    @invariant()
+    def the_bounds_hold(self) -> None:
+        if hasattr(self, "windows"):
+            assert self.windows.groups <= self.GROUPS_MAX
+
+    def teardown(self) -> None:
+        if not hasattr(self, "windows"):
+            return
+        self.commit(500, refused=False)
+        rows = self.windows.finish()
+        self.counted += [m.number for row in rows for m in members(self.windows.output(row), self.sent)]
+        self.windows.done(rows)
+        assert self.windows.lost == {}
+        again = self.made()
+        again.restore([self.windows.snapshot()])
+        assert (again.size, again.groups, again.open) == (self.windows.size, self.windows.groups, 0)
+        assert sorted(self.counted) == self.kept
+
+
+TestByArrival = ByArrival.TestCase
+TestByArrival.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)

@@ -13,6 +13,7 @@ from rules.errors import SqlError
 from rules.sql import values
 from rules.sql.compiler import compile_expression, compile_statement
 from rules.sql.parser import parse_embedded, parse_statement
+from rules.sql.template import Template
 from rules.sql.values import SqlVersion
 
 
@@ -473,3 +474,94 @@ def test_compiled_operators_agree_with_the_tables(left: str, operator: str, righ
     expected = OPERATORS[operator](value_of(left, event), value_of(right, event))
     assert compiled is expected or values.same(compiled, expected)
     assert repr(compiled) == repr(values.whole(expected))
+
+
+# ── what a review found ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_variables_have_one_value_for_the_statement_and_its_templates() -> None:
+    statement = parse_statement("SET @id = newuuid(), @n = n SELECT @id AS id FROM 't'")
+    template = Template("k/${@id}/${@id}/${@n}", statement=statement)
+    event = Event(Message("t", b'{"n": 1}'), 0, chance=CountingChance())
+    output = Rule("r", statement, SqlVersion.V2016).evaluate(event)
+    assert output == {"id": "1"}
+    assert template.render(event) == "k/1/1/1"
+    assert template.render(Event(Message("t", b"{}"), 0, chance=CountingChance())) == "k/1/1/"  # nobody evaluated it
+
+
+class CountingChance:
+    """Another text each time."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def random(self) -> float:
+        return 0.5
+
+    def uuid(self) -> str:
+        self.asked += 1
+        return str(self.asked)
+
+
+@pytest.mark.parametrize("where", ["@w = 1", "true"])
+def test_a_variable_must_have_its_value_before_it_is_used_whatever_where_says(where: str) -> None:
+    with pytest.raises(SqlError, match="@w has no value here"):
+        run(f"SET @v = @w, @w = 1 SELECT @v AS v WHERE {where}", {})
+
+
+def test_a_call_with_too_many_arguments_hides_no_fault_in_them() -> None:
+    with pytest.raises(SqlError, match=r"no function nosuch\(\)"):
+        run("SELECT abs(1, nosuch()) AS x", {})
+    with pytest.raises(SqlError, match="@nope has no value"):
+        run("SELECT abs(@nope, 1) AS x", {})
+    assert run("SELECT abs(1, a.b, 2) AS x, a.b AS y", {"a": {"b": 1}}) == {"y": 1}
+
+
+def test_a_huge_number_is_equal_to_itself_however_it_is_written() -> None:
+    payload = b'{"a": 100000000000000000000000, "b": 1e23}'
+    assert run("SELECT a = b AS w, a <> b AS x, a > b AS y, a <= 1E23 AS z", payload) == {
+        "w": True, "x": False, "y": False, "z": True,
+    }  # fmt: skip
+    assert run("SELECT a = 1E23 AS x, b = 1E23 AS y", payload, SqlVersion.V2015) == {"x": True, "y": True}
+
+
+def test_functions_that_hand_on_what_they_are_given_do_not_copy_it() -> None:
+    event = Event(Message("t", b'{"a-b": {"list": [1.0]}}'), 0)
+    statement = parse_statement("SELECT get(*, 'a-b') AS x WHERE isUndefined(get(*, 'c')) AND 1 IN [1]")
+    assert Rule("r", statement, SqlVersion.V2016).evaluate(event) == {"x": {"list": [1]}}
+    assert repr(event.value) == "{'a-b': {'list': [1.0]}}"
+    limits = {"r": [{"v": n} for n in range(460)], "limits": list(range(460))}
+    assert len(run("SELECT (SELECT v FROM r WHERE v IN limits) AS x", limits)["x"]) == 460
+
+
+def test_a_query_that_takes_too_long_is_given_up() -> None:
+    statement = parse_statement("SELECT (SELECT VALUE 1 FROM l WHERE b = c) AS x")
+    payload = orjson.dumps({"l": [0] * 1_000, "b": [0], "c": [0]})
+    ticks = iter(n / 100 for n in range(1_000))
+    rule = Rule("r", statement, SqlVersion.V2016)
+    with pytest.raises(EvaluationError, match=r"take longer than 0\.1 seconds"):
+        rule.evaluate(Event(Message("t", payload), 0, watch=lambda: next(ticks)))
+    assert next(ticks) < 0.2
+    assert len(rule.evaluate(Event(Message("t", payload), 0))["x"]) == 1_000
+
+
+def test_names_in_many_nested_queries_cost_what_they_cost_in_one() -> None:
+    names = " + ".join(f"n{n}" for n in range(300))
+    inner = f"(SELECT VALUE {names} FROM list)"
+    for _ in range(25):
+        inner = f"(SELECT VALUE {inner} FROM list)"
+    assert len(str(Rule("r", parse_statement(f"SELECT {inner} AS x"), SqlVersion.V2016).sql)) > 2_000
+
+
+def test_a_constant_that_takes_long_to_compute_is_not_computed_when_the_statement_is_compiled() -> None:
+    folded = ", ".join(f"length(replace(lpad('', 1000), ' ', lpad('{n}', 900))) AS x{n}" for n in range(200))
+    statement = parse_statement(f"SELECT {folded}")
+    rule = Rule("r", statement, SqlVersion.V2016)
+    assert rule.evaluate(Event(Message("t", b"{}"), 0))["x7"] == 901_000
+
+
+def test_nesting_beyond_the_bound_is_told_with_its_place() -> None:
+    deep = "CASE a WHEN 1 THEN " * 50 + "1" + " END" * 50
+    with pytest.raises(SqlError, match="nested too deeply here") as caught:
+        run(f"SELECT {deep} AS x", {})
+    assert caught.value.column > 100

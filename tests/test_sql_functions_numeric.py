@@ -165,3 +165,8 @@ def test_what_is_no_number_is_undefined_on_either_side(name: str, value: Any) ->
 @example("bitand", [Decimal("9E999"), -1])
 def test_every_function_answers_for_all_values_with_a_value(name: str, arguments: list[Any]) -> None:
     assert is_canonical(call(name, *arguments[: FUNCTIONS[name].most]))
+
+
+def test_there_is_one_zero_and_no_angle_turns_with_its_sign() -> None:
+    assert FUNCTIONS["atan2"].call(0, -0.0) == 0
+    assert FUNCTIONS["atan2"].call(-0.0, -1) == math.pi

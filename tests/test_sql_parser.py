@@ -265,6 +265,12 @@ def test_what_the_language_does_not_have_is_refused_with_what_to_write(text: str
     assert (caught.value.line, caught.value.column) == (1, column)
 
 
+def test_letters_that_only_look_like_keywords_in_upper_case_are_names() -> None:
+    assert parse_statement("SELECT ın, aſ FROM 'x' WHERE ın = 1").items[0].key == ("ın",)  # noqa: RUF001
+    with pytest.raises(SqlError, match="begins with SELECT or SET"):
+        parse_statement("ſELECT a")  # noqa: RUF001
+
+
 def test_set_comes_before_select() -> None:
     statement = parse_statement("set @a = 1 + 2, @B_9 = @a.b SELECT @B_9 AS x")
     assert [(name, shape(value)) for name, value in statement.variables] == [("a", "[1 + 2]"), ("B_9", "@a.b")]
@@ -273,6 +279,9 @@ def test_set_comes_before_select() -> None:
 def test_select_value_has_one_item_without_a_key_and_value_may_be_a_member() -> None:
     assert [parse_statement(f"SELECT VALUE {item} FROM 'x'").value for item in ("a", "{'a': 1}", "[1]", "@v", "'x'")]
     assert parse_statement("SELECT VALUE * FROM 'x'") != parse_statement("SELECT value FROM 'x'")
+    assert parse_statement("SELECT VALUE -5").items[0].expression == Literal(-5, (0, 0))
+    assert parse_statement("SELECT VALUE -5 FROM 'x'").value
+    assert not parse_statement("SELECT value - 5 AS x, value -5 * a AS y").value
     for text in ("value", "value AS a", "value, b", "value + 1 AS b", "value.x AS y", "value IN b AS c"):
         assert not parse_statement(f"SELECT {text} FROM 'x'").value
     assert parse_statement("SELECT (SELECT VALUE n FROM a) AS b").items[0].key == ("b",)

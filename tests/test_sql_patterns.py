@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -14,18 +15,9 @@ from hypothesis import strategies as st
 
 from rules.errors import EvaluationError
 from rules.sql import patterns
+from rules.sql.javaregex.engines import SLOW_CHARS_MAX, STEPS_MAX, Backtracking, Handover, Re2, re2_engine
 from rules.sql.javaregex.reader import read
-from rules.sql.patterns import (
-    KEPT,
-    PATTERN_CHARS_MAX,
-    SLOW_CHARS_MAX,
-    STEPS_MAX,
-    TIMEOUTS_MAX,
-    Pattern,
-    _Backtracking,
-    _Linear,
-    _linear_engine,
-)
+from rules.sql.patterns import ANSWERS, KEPT, PARTS_MAX, PATTERN_CHARS_MAX, SECONDS_MAX, TIMEOUTS_MAX, Pattern
 from rules.sql.values import TEXT_CHARS_MAX
 
 ROOT = Path(__file__).parent.parent
@@ -199,12 +191,12 @@ def _nothing_kept() -> None:
 
 def engines(pattern: str) -> list[Any]:
     tree = read(pattern)
-    return [engine for engine in (_linear_engine(tree), _Backtracking(tree)) if engine is not None]
+    return [engine for engine in (re2_engine(tree), Backtracking(tree)) if engine is not None]
 
 
 def found(engine: Any, text: str) -> list[str]:
-    subject = engine.subject(text)
-    return [engine.piece(subject[spans[0][0] : spans[0][1]]) for spans in engine.matches(subject)]
+    """Every match; the marks around them stand in no text here."""
+    return re.findall("\ue000(.*?)\ue001", engine.replaced(text, ("\ue000", 0, "\ue001"), SECONDS_MAX), re.DOTALL)
 
 
 def compiled(pattern: str) -> Pattern:
@@ -235,7 +227,7 @@ def test_what_java_finds_is_found(pattern: str, text: str, matches: list[str]) -
 
 @pytest.mark.parametrize(("pattern", "text", "matches"), JAVA)
 def test_the_engine_that_can_say_everything_finds_the_same(pattern: str, text: str, matches: list[str]) -> None:
-    assert found(_Backtracking(read(pattern)), text) == matches
+    assert found(Backtracking(read(pattern)), text) == matches
 
 
 def test_most_patterns_run_in_linear_time() -> None:
@@ -258,7 +250,7 @@ def test_both_engines_find_the_same(pattern: str, text: str) -> None:
     linear, backtracking = engines(pattern)
     try:
         matches = found(linear, text)
-    except patterns._Handover:  # the end of a line inside of CRLF, or \\B inside of a character
+    except Handover:  # the end of a line inside of CRLF, or \\B inside of a character
         return
     assert matches == found(backtracking, text)
 
@@ -326,6 +318,8 @@ def test_a_result_has_a_greatest_length() -> None:
     assert len(replaced(half, "a", "b" * 2048) or "") == TEXT_CHARS_MAX
     with pytest.raises(EvaluationError, match="grew beyond"):
         replaced(half + "a", "a", "b" * 2048)
+    with pytest.raises(EvaluationError, match="grew beyond"):
+        replaced(half + "a", "a(?!b)", "b" * 2048)
 
 
 # ── what cannot stall ───────────────────────────────────────────────────────────────────────────────────────
@@ -358,21 +352,105 @@ def test_what_is_long_for_linear_time_too_goes_to_the_engine_with_a_time_out() -
     assert not ready.found_in(long[:SLOW_CHARS_MAX])
 
 
-def test_many_matches_in_a_long_text_are_all_replaced() -> None:
-    text = '"key", ' * 5_000
-    assert replaced(text, '"[^"]*"', "x") == "x, " * 5_000
+@pytest.mark.parametrize(
+    ("text", "pattern", "replacement", "result"),
+    [
+        ('"key", ' * 5_000, '"[^"]*"', "x", "x, " * 5_000),
+        (" " * 40_000, " ", "_", "_" * 40_000),
+        ("ä " * 20_000, "(\\w*)ä", "$1a", "a " * 20_000),
+        ("äb" * 2_000, "b*", "-", "-ä-" * 2_000 + "-"),
+    ],
+)
+def test_many_matches_in_a_long_text_are_all_replaced(text: str, pattern: str, replacement: str, result: str) -> None:
+    assert replaced(text, pattern, replacement) == result
 
 
-def test_a_pattern_that_keeps_timing_out_is_given_up_until_the_rules_are_loaded() -> None:
-    ready = compiled("(?=(a+)+$)")
+def test_matches_that_look_to_the_end_of_a_long_text_each_time_are_given_up() -> None:
+    with pytest.raises(EvaluationError, match="took longer than 100 ms"):
+        replaced("a" * SLOW_CHARS_MAX, "a[^b]*b|a", "x")
+    assert replaced("aaab", "a[^b]*b|a", "x") == "x"
+
+
+def test_a_replacement_has_a_greatest_number_of_parts() -> None:
+    assert replaced("ab", "(x?)a", "$1" * PARTS_MAX) == "b"
+    with pytest.raises(EvaluationError, match="more than 1,000 parts"):
+        replaced("ab", "(x?)a", "$1" * (PARTS_MAX + 1))
+
+
+# ── whose patience ends ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def times_out(pattern: str, milliseconds: int) -> None:
+    with pytest.raises(EvaluationError, match=f"took longer than {milliseconds} ms"):
+        compiled(pattern).found_in(TEXT)
+
+
+def test_a_pattern_that_keeps_timing_out_is_stopped_sooner_and_goes_on_answering() -> None:
     for _ in range(TIMEOUTS_MAX):
-        with pytest.raises(EvaluationError, match="took longer than 50 ms"):
-            ready.found_in(TEXT)
-    with pytest.raises(EvaluationError, match=f"took too long {TIMEOUTS_MAX} times"):
-        ready.found_in("aa")
-    assert compiled("(?=(a+)+$)") is ready
-    patterns.forget()
+        times_out("(?=(a+)+$)", 50)
+    times_out("(?=(a+)+$)", 2)
     assert compiled("(?=(a+)+$)").found_in("aa")
+
+
+def test_answers_in_time_earn_patience_back() -> None:
+    for _ in range(TIMEOUTS_MAX):
+        times_out("(?=(a+)+$)", 50)
+    for _ in range(ANSWERS):
+        assert compiled("(?=(a+)+$)").found_in("aa")
+    times_out("(?=(a+)+$)", 50)
+    times_out("(?=(a+)+$)", 2)
+
+
+def test_loading_rules_makes_patience_new() -> None:
+    for _ in range(TIMEOUTS_MAX):
+        times_out("(?=(a+)+$)", 50)
+    patterns.forget()
+    times_out("(?=(a+)+$)", 50)
+
+
+def exhaust(common: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many devices with bad patterns do, in less time."""
+    monkeypatch.setattr(common, "left", 3 * ANSWERS)
+    for number in range(3):
+        times_out(f"(?=(a+)+$|{number})", 50)
+    times_out("(?=(a+)+$|9)", 2)
+
+
+def test_patterns_that_come_from_payloads_cannot_stall_the_daemon_one_after_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    exhaust(patterns._of_slow, monkeypatch)
+    for number in range(10, 20):
+        times_out(f"(?=(a+)+$|{number})", 2)
+
+
+def test_patterns_that_come_from_payloads_switch_off_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    exhaust(patterns._of_slow, monkeypatch)
+    assert compiled("^(?!test)[a-z]+$").found_in("oven")
+    assert not compiled("^(?!test)[a-z]+$").found_in("test")
+
+
+def test_a_pattern_that_has_answered_before_keeps_its_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(ANSWERS):
+        assert compiled("(?=(a+)+$)").found_in("aa")
+    exhaust(patterns._of_slow, monkeypatch)
+    times_out("(?=(a+)+$)", 50)
+
+
+def test_answers_of_one_pattern_give_patience_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    exhaust(patterns._of_slow, monkeypatch)
+    for _ in range(ANSWERS):
+        assert compiled("^(?!test)[a-z]+$").found_in("oven")
+    times_out("(?=(a+)+$|9)", 50)
+
+
+def test_long_texts_for_linear_patterns_cost_the_others_no_patience() -> None:
+    text = TEXT + "\r\n"
+    before = patterns._of_slow.left
+    with pytest.raises(EvaluationError, match="took longer than 100 ms"):
+        compiled("(a+)+$").found_in(text)
+    assert not patterns.slow("(a+)+$")
+    assert patterns._of_slow.left == before
 
 
 def test_half_a_character_is_a_character() -> None:
@@ -408,7 +486,7 @@ def test_patterns_are_kept_and_not_without_bound() -> None:
     for number in range(KEPT + 10):
         patterns.compile(f"x{number}")
     gc.collect()
-    assert sum(isinstance(thing, _Linear) for thing in gc.get_objects()) <= KEPT
+    assert sum(isinstance(thing, Re2) for thing in gc.get_objects()) <= KEPT
 
 
 def test_rules_without_patterns_carry_neither_engine() -> None:
@@ -431,15 +509,8 @@ def test_an_engine_that_refuses_a_pattern_says_nothing_on_standard_error(capfd: 
     assert capfd.readouterr().err == ""
 
 
-def test_patterns_that_come_from_payloads_cannot_stall_the_daemon_one_after_another(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(patterns._patience, "left", 3)
+def test_what_is_too_long_for_a_pattern_is_not_kept() -> None:
+    before = patterns._kept.cache_info().currsize
     for number in range(3):
-        with pytest.raises(EvaluationError, match="took longer than"):
-            compiled(f"(?=(a+)+$|{number})").found_in(TEXT)
-    with pytest.raises(EvaluationError, match="too many patterns have taken too long"):
-        compiled("(?=(a+)+$|9)").found_in(TEXT)
-    assert compiled("(a+)+$").found_in(TEXT) is False
-    patterns.forget()
-    assert compiled("(?=(a+)+$)").found_in("aaa")
+        assert patterns.compile(f"{number}" * (PATTERN_CHARS_MAX + 1)) is None
+    assert patterns._kept.cache_info().currsize == before

@@ -59,6 +59,10 @@ def test_json_is_read(payload: bytes, value: Any) -> None:
         ("9007199254740993.0", Decimal(9007199254740993)),
         ("1234567890123456e-30", 1234567890123456e-30),
         ("9007199254740993e5", 9007199254740993e5),
+        ("9007199254740993e1", Decimal(90071992547409930)),
+        ("-9007199254740993E1", Decimal(-90071992547409930)),
+        ("9999999999999999e-5", Decimal("99999999999.99999")),
+        ("9999999999999999E-32", 9.999999999999999e-17),
         ("1234567890123456789e5", Decimal("1234567890123456789E5")),
         ("0.30000000000000004", 0.30000000000000004),
         ("0.3000000000000000444", Decimal("0.3000000000000000444")),
@@ -73,6 +77,22 @@ def test_a_number_keeps_every_digit(numeral: str, value: Any, around: str) -> No
         found = found[0] if isinstance(found, list) else found[next(iter(found))]
     assert found == value
     assert type(found) is type(value)
+
+
+@given(
+    digits=st.integers(0, 10**20),
+    places=st.integers(0, 20),
+    power=st.none() | st.integers(-400, 400),
+    e=st.sampled_from(["e", "E", "e+"]),
+)
+@example(digits=9007199254740993, places=0, power=1, e="e")
+def test_no_mantissa_loses_a_digit_whatever_its_exponent(digits: int, places: int, power: int | None, e: str) -> None:
+    whole, fraction = divmod(digits, 10**places)
+    numeral = f"{whole}.{fraction:0{places}}" if places else str(whole)
+    if power is not None:
+        numeral += f"{e.rstrip('+') if power < 0 else e}{power}"
+    found = read(b"[%s]" % numeral.encode())[0]
+    assert exact(found) == Decimal(numeral)
 
 
 NOT_JSON = [

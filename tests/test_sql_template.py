@@ -72,3 +72,10 @@ def test_any_template_compiles_or_is_refused_and_then_renders(text: str, payload
         assert 0 <= refused.offset_in(text) <= len(text)
     else:
         assert isinstance(template.render(Event(Message("a/b", payload), 0)), str)
+
+
+def test_a_template_has_no_more_values_than_a_statement() -> None:
+    assert Template("${a}" * 2_000).render(Event(Message("t", b'{"a": 1}'), 0)) == "1" * 2_000
+    with pytest.raises(SqlError, match="more than 2,000 values in one template") as caught:
+        Template("${a + b}" * 1_000)
+    assert caught.value.column > 1_000

@@ -34,6 +34,9 @@ def test_the_newer_versions_are_all_but_the_first() -> None:
         ("5E-12", 5e-12),
         ("1e3", 1000.0),
         ("007", 7),
+        ("0" * 40 + "1", 1),
+        ("-" + "0" * 40, 0),
+        ("0" * 2_000 + "9" * 34, 10**34 - 1),
         ("5.0", 5.0),
         ("-0", 0),
         ("-0.0", 0.0),
@@ -475,3 +478,9 @@ def test_the_text_of_an_array_has_the_bound_of_every_text() -> None:
     with pytest.raises(EvaluationError, match=r"1,048,576 (characters|bytes)"):
         values.text(["x" * values.TEXT_CHARS_MAX])
     assert len(json_bytes(["x" * values.TEXT_CHARS_MAX])) > values.TEXT_CHARS_MAX
+
+
+def test_there_is_one_zero_in_texts_and_results() -> None:
+    assert values.text(-0.0) == "0.0"
+    assert values.add(-0.0, "") == "0.0"
+    assert str(values.multiply(-0.0, 1)) == "0.0"

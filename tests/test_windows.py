@@ -15,10 +15,10 @@ from mqtt5 import ConnectPacket, QoS, SubscribePacket, TopicFilter
 
 import core.store
 from cloud.daemon import ACTIONS, SCHEMA
-from cloud.effects import Surroundings, Targets
+from cloud.effects import Effects, Surroundings, Targets
 from cloud.ingest import Ingest
 from cloud.targets import alerts, streams, tables
-from cloud.targets.config import StreamConfig, TableConfig
+from cloud.targets.config import StreamConfig, TableConfig, TopicConfig
 from cloud.windows import ABANDONED_SECONDS, CloudWindows
 from cloud.worker import Worker
 from core import blocks, frames
@@ -171,7 +171,7 @@ async def test_a_message_that_only_a_window_wants_is_acknowledged_when_it_is_on_
     await site.start()
     assert (await site.offer(said(0), first_id=1)).outcome == STORED
     (pieces,) = await site.buffer.commits.store.run(lambda c: c.execute("SELECT count(*) FROM ledger").fetchone())
-    assert pieces == 1
+    assert pieces == 2  # the beginning of a log, and a record
     assert site.windows.aggregation.status()["Summary"]["windows"] == 1
     await site.buffer.close()
 
@@ -250,7 +250,7 @@ class Cloud:
         targets = Targets(
             tables.Tables({"summaries": TableConfig(keys=("machine", "start"))}),
             streams.Streams({"telemetry": StreamConfig()}),
-            alerts.Topics({}),
+            alerts.Topics({"alerts": TopicConfig()}),
         )
         self.targets = targets
         self.windows = CloudWindows(self.counters, 0.0)
@@ -264,6 +264,10 @@ class Cloud:
     async def start(self) -> None:
         await self.store.run(self.targets.open)
         await self.windows.load(self.store, self.rules)
+
+    def edit(self, rules: str) -> None:
+        self.rules = files.parse({"rules.yaml": rules}, supported=ACTIONS)
+        self.worker.replace(self.rules)
 
     async def receive(self, frame: Message) -> None:
         settled: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
@@ -287,6 +291,14 @@ class Cloud:
         return items, [orjson.loads(line) for line in data.splitlines()]
 
 
+    def alerts(self) -> list[Any]:
+        with closing(sqlite3.connect(self.path)) as connection:
+            return [
+                orjson.loads(text)
+                for (text,) in connection.execute("SELECT message FROM alert_notifications ORDER BY number")
+            ]
+
+
 def framed(first: int, *messages: Message) -> Message:
     return Message(frames.topic("hall", "all"), frames.encode("hall", "all", 5, first, 1, list(messages)), 1)
 
@@ -302,6 +314,67 @@ async def test_a_row_reaches_every_target_of_its_rule_once(tmp_path: Path) -> No
     await cloud.work()
     assert cloud.stored() == ([summary(7, 3)], [summary(7, 3)])
     assert [message.topic for message in cloud.heard if message.topic.startswith("summary")] == ["summary/m1"]
+    await cloud.store.close()
+
+
+async def test_the_alert_of_a_window_comes_once_and_again_for_a_rule_that_was_edited(tmp_path: Path) -> None:
+    rule = """
+Hot:
+  awsIotSqlVersion: "2016-03-23"
+  sql: SELECT count(*) AS n FROM 'plant/#' GROUP BY TUMBLING('60 seconds', 'at')
+  actions: [{ sns: { targetArn: alerts, messageFormat: RAW } }]
+"""
+    cloud = Cloud(tmp_path)
+    await cloud.start()
+    first = 1
+    for rules in (rule, rule.replace("AS n", "AS edited"), rule):  # and of the same minute
+        cloud.edit(rules)
+        await cloud.receive(framed(first, said(0), said(1)))
+        await cloud.work()
+        await cloud.pass_time()
+        first += 2
+    assert cloud.alerts() == [{"n": 2}, {"edited": 2}, {"n": 2}]
+    await cloud.store.close()
+
+
+async def test_the_alert_of_a_window_that_is_acted_on_again_has_the_same_identity(tmp_path: Path) -> None:
+    rule = """
+Hot:
+  awsIotSqlVersion: "2016-03-23"
+  sql: SELECT count(*) AS n FROM 'plant/#' GROUP BY TUMBLING('60 seconds', 'at')
+  actions: [{ sns: { targetArn: alerts, messageFormat: RAW } }]
+"""
+    identities = []
+    for _ in range(2):  # and the power goes before the row is stored
+        site = Cloud(tmp_path)
+        site.edit(rule)
+        await site.start()
+        if not identities:
+            await site.receive(framed(1, said(0), said(1)))
+            await site.work()
+        site.windows.run_on(ABANDONED_SECONDS + 1e6, NOON, lambda _: False)
+        effects = Effects(site.worker._surroundings)
+        effects.gather_rows(site.rules, site.windows.due(), NOON)
+        identities += [each.message_id for each in effects.notifications["alerts"]]
+        await site.store.close()
+    assert len(identities) == 2
+    assert len(set(identities)) == 1
+
+
+async def test_a_row_that_fails_counts_the_time_it_took(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path)
+    cloud.edit(CLOUD_RULES.replace("sum(n) AS numbers", f"concat({', '.join(['last(long)'] * 300)}) AS numbers"))
+    await cloud.start()
+    message = Message("plant/m1", orjson.dumps({"at": NOON, "long": "x" * 4_000}), 1, received_at=NOON)
+    await cloud.receive(framed(1, message))
+    await cloud.work()
+    (rule,) = cloud.rules
+    before = rule.counters.spent_ns
+    cloud.windows.run_on(ABANDONED_SECONDS + 1e6, NOON, lambda _: False)
+    effects = Effects(cloud.worker._surroundings)
+    effects.gather_rows(cloud.rules, cloud.windows.due(), NOON)
+    assert effects.failed == {"Summary": 1}
+    assert rule.counters.spent_ns > before
     await cloud.store.close()
 
 

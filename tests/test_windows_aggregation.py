@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from core.chance import Randomness
 from core.message import Message
 from rules.engine import Rule
 from rules.errors import EvaluationError
@@ -37,7 +38,7 @@ class Side:
 
     def __init__(self, *rules: Rule, disk: list[tuple[str, str, bytes]] | None = None) -> None:
         self.disk = [] if disk is None else disk
-        self.aggregation = Aggregation(own_clock=True)
+        self.aggregation = Aggregation(own_clock=True, chance=Randomness())
         self.told = self.aggregation.load(rules, [Piece(*piece) for piece in self.disk])
 
     def hear(self, rule: Rule, at: int = NOON, group: Any = "a") -> Message:
@@ -161,7 +162,7 @@ def test_a_reload_keeps_windows_of_rules_that_say_the_same_and_drops_the_others(
     told = side.aggregation.replace(rules)
     assert told == [f"rule {name} is gone, or another now; its 1 open windows are dropped" for name in ("other", "off")]
     side.commit()
-    assert [owner for owner, _, _ in side.disk] == ["same"]
+    assert {owner for owner, _, _ in side.disk} == {"same"}
     side.aggregation.elapse(10 * MINUTE)
     assert side.rows() == [{"k": "a", "n": 1}]
 
@@ -201,7 +202,7 @@ def test_a_log_that_cannot_be_read_is_dropped_and_told(damage: bytes | None) -> 
     side.hear(rule)
     side.commit()
     identity = side.disk[0][1]
-    again = Aggregation(own_clock=True)
+    again = Aggregation(own_clock=True, chance=Randomness())
     told = again.load([rule], [Piece(*side.disk[0]), Piece("mean", identity, damage)])
     assert [line.partition(":")[0] for line in told] == ["the open windows of rule mean are dropped"]
     writes = again.gather()
@@ -221,6 +222,76 @@ def test_records_that_outgrow_the_snapshot_are_replaced_by_one(monkeypatch: pyte
     again = Side(rule, disk=side.disk)
     again.aggregation.elapse(10 * MINUTE)
     assert again.rows() == [{"k": "a", "n": 500}]
+
+
+def test_a_commit_has_one_snapshot_at_most_and_none_after_one_that_was_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = [windowed(name) for name in ("one", "two")]
+    side = Side(*rules)
+    for rule in rules:
+        side.hear(rule)
+    side.commit()
+    monkeypatch.setattr(aggregation, "RECORDS_MIN_BYTES", 10)
+    for rule in rules:
+        side.hear(rule, NOON, "x" * 1_000)
+    side.commit()
+
+    def gathered() -> Writes:
+        for rule in rules:
+            side.hear(rule)
+        writes = side.aggregation.gather()
+        assert writes is not None
+        return writes
+
+    writes = gathered()
+    assert writes.delete == ["one"]
+    side.aggregation.refused(writes)
+    for deleted in ([], ["one"], ["two"]):
+        writes = gathered()
+        assert writes.delete == deleted
+        side.write(writes)
+        side.aggregation.written(writes)
+    assert Side(*rules, disk=side.disk).aggregation.status() == side.aggregation.status()
+
+
+def test_a_row_has_the_same_name_after_a_restart_and_another_in_a_log_that_begins_afresh() -> None:
+    rule, edited = windowed(), windowed("mean", "k, count(*) AS number")
+    side = Side(rule)
+
+    def name(side: Side, rule: Rule) -> tuple[str, int]:
+        side.hear(rule)
+        side.commit()
+        side.aggregation.elapse(10 * MINUTE)
+        (due,) = side.aggregation.due()
+        return due.name
+
+    first = name(side, rule)
+    again = Side(rule, disk=side.disk)
+    again.aggregation.elapse(10 * MINUTE)
+    assert [due.name for due in again.aggregation.due()] == [first]
+    changed = Side(edited, disk=side.disk)
+    second = name(changed, edited)
+    back = Side(rule, disk=changed.disk)
+    assert len({first, second, name(back, rule)}) == 3
+
+
+def test_more_rows_than_come_at_a_time_cost_nothing_across_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aggregation, "ROWS_MAX", 1)
+    sql = "SELECT k, count(*) AS n FROM 't' GROUP BY k, TUMBLING('60 seconds')"
+    rule = Rule("mean", parse_statement(sql), SqlVersion.V2016)
+    side = Side(rule)
+    for group in ("a", "b"):
+        side.hear(rule, NOON, group)
+    side.commit()
+    side.aggregation.elapse(MINUTE)
+    assert side.rows() == [{"k": "a", "n": 1}]
+    side.hear(rule, NOON + MINUTE - 1, "b")
+    side.commit()
+    assert side.rows() == [{"k": "b", "n": 1}]
+    side.commit()
+    again = Side(rule, disk=side.disk)
+    assert again.told == []
+    again.aggregation.elapse(2 * MINUTE)
+    assert again.rows() == [{"k": "b", "n": 1}]
 
 
 def test_a_message_that_fails_costs_only_itself_and_is_counted() -> None:

@@ -16,7 +16,7 @@ from rules.engine import Rule
 from rules.errors import EvaluationError, SqlError, failure
 from rules.event import Event
 from rules.sql.compiler import compile_expression
-from rules.sql.syntax import Call, Case, Exists, Expression, Literal, Logical, Subquery, operands
+from rules.sql.syntax import Binary, Call, Case, Exists, Expression, Literal, Logical, Subquery, operands
 from rules.sql.values import UNDEFINED, equal, truth
 
 PARTS_MAX = 200  # more than anyone reads; a statement may have thousands
@@ -148,6 +148,8 @@ class _Explained:
                 part = self.part(tried, depth)
                 enough = not part.error and part.value is not None and part.value is not UNDEFINED
                 found = [part, self.part(default, depth, skipped=enough)]
+            case Binary():
+                found = [self.part(operand, depth) for operand in _of_chain(expression)]
             case _:
                 found = [self.part(operand, depth) for operand in operands(expression)]
         return found
@@ -164,3 +166,12 @@ class _Explained:
         if case.otherwise is not None:
             found.append(self.part(case.otherwise, depth, skipped=done))
         return found
+
+
+def _of_chain(binary: Binary) -> list[Expression]:
+    """The operands of an operator; of `a + b - c` all three, because the sums on the way say little."""
+    later: list[Expression] = []
+    while isinstance(binary.left, Binary) and binary.operator in "+-*/%":
+        later.append(binary.right)
+        binary = binary.left
+    return [binary.left, binary.right, *reversed(later)]

@@ -71,13 +71,13 @@ class Mqtt5(Written):
     content_type: str | None = None
     response_topic: str | None = None
     correlation_data_b64: Base64 | None = None
-    format_indicator: Literal["UNSPECIFIED_BYTES", "UTF8_DATA"] | None = None
+    format_indicator: Literal["UNSPECIFIED_BYTES", "UTF8_DATA", 0, 1] | None = None  # in AWS's words or MQTT's numbers
     user_properties: list[UserProperty] | None = None
 
     def properties(self) -> Properties:
         """The same as a connection brings them."""
         return Properties(
-            payload_format_indicator=int(self.format_indicator == "UTF8_DATA"),
+            payload_format_indicator=int(self.format_indicator in ("UTF8_DATA", 1)),
             content_type=self.content_type,
             response_topic=self.response_topic,
             correlation_data=self.correlation_data_b64,

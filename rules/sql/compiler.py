@@ -4,7 +4,7 @@ A statement becomes: the variables that WHERE needs, WHERE, the other variables,
 is in `rules.sql.expressions`, what keeps the source safe in `rules.sql.emitter`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from rules.errors import EvaluationError
@@ -15,7 +15,7 @@ from rules.sql.queries import NOTHING
 from rules.sql.syntax import ArrayLiteral, Expression, Item, ObjectLiteral, Star, Statement, Subquery, Variable, walk
 from rules.sql.values import UNDEFINED, SqlVersion
 
-__all__ = ["NOTHING", "Compiled", "compile_expression", "compile_statement"]
+__all__ = ["NOTHING", "Compiled", "compile_expression", "compile_expressions", "compile_statement"]
 
 Compiled: TypeAlias = Callable[[Event], Any]
 Variables: TypeAlias = tuple[tuple[str, Expression], ...]
@@ -34,10 +34,11 @@ def compile_statement(statement: Statement, version: SqlVersion, calls: frozense
     not exist, or not here, or not in this version.
     """
     emitter = _StatementEmitter(statement.text, version, calls)
+    emitter.check_order(statement.variables)
     if statement.where is not None:
         emitter.set(statement.variables, [statement.where])
         emitter.passing(statement.where)
-    emitter.set(statement.variables, [value for _, value in statement.variables], all_of_them=True)
+    emitter.set(statement.variables)
     emitter.select(statement)
     return emitter.function()
 
@@ -49,10 +50,27 @@ def compile_expression(
     variables: Variables = (),
     calls: frozenset[str] | None = None,
 ) -> Compiled:
-    """A function from an Event to the value of `expression`, a part of `text`. Raises SqlError too."""
+    """A function from an Event to the value of `expression`, a part of `text`. Raises SqlError too.
+
+    `variables` of a statement have the values that the statement gave them for the same event, if it was evaluated.
+    """
+    values = compile_expressions([expression], text, version, variables, calls)
+    return lambda event: values(event)[0]
+
+
+def compile_expressions(
+    expressions: Sequence[Expression],
+    text: str,
+    version: SqlVersion,
+    variables: Variables = (),
+    calls: frozenset[str] | None = None,
+) -> Callable[[Event], tuple[Any, ...]]:
+    """The same for several expressions at once."""
     emitter = _StatementEmitter(text, version, calls)
-    emitter.set(variables, [expression])
-    emitter.line(f"return {emitter.settled(emitter.emit(expression))}")
+    if variables and any(isinstance(part, Variable) for expression in expressions for part in walk(expression)):
+        emitter.recall(variables)
+    values = [emitter.settled(emitter.emit(expression)) for expression in expressions]
+    emitter.line(f"return ({', '.join(values)},)")
     return emitter.function()
 
 
@@ -73,19 +91,46 @@ class _StatementEmitter(ExpressionEmitter):
         super().__init__(text, version, calls)
         self.namespace |= {"bounded": _bounded, "check_size": check_size, "one_value": _one_value}
 
-    def set(self, variables: Variables, readers: Iterable[Expression], *, all_of_them: bool = False) -> None:
-        """The lines that compute those variables that `readers` need and that are not there yet."""
-        needed = {part.name for reader in readers for part in walk(reader) if isinstance(part, Variable)}
+    def check_order(self, variables: Variables) -> None:
+        """Raise SqlError for a variable that stands in SET before it has a value."""
+        for name, expression in variables:
+            with self.discarded():
+                self.emit(expression)
+            self.variables[name] = "UNDEFINED"
+        self.variables.clear()
+
+    def set(self, variables: Variables, readers: Iterable[Expression] | None = None) -> None:
+        """The lines that compute those variables that `readers` need and that are not there yet; without, all.
+
+        When all are there they are kept for those who ask after the statement: templates.
+        """
+        needed = {part.name for reader in readers or () for part in walk(reader) if isinstance(part, Variable)}
         for name, expression in reversed(variables):
             if name in needed:
                 needed |= {part.name for part in walk(expression) if isinstance(part, Variable)}
         for name, expression in variables:
-            if name in self.variables or not (all_of_them or name in needed):
+            if name in self.variables or not (readers is None or name in needed):
                 continue
             self.first("size = 0")
-            operand = self.variable(self.settled(self.emit(expression)))
-            self.line(f"size = bounded({operand.name}, size)")
-            self.variables[name] = operand.name
+            settled = self.settled(self.emit(expression))
+            self.line(f"size = bounded({settled}, size)")
+            self.variables[name] = settled
+        if variables and readers is None:
+            values = ", ".join(self.variables[name] for name, _ in variables)
+            self.line(f"event.set[{id(variables)}] = ({values},)")
+            self.held(variables)  # as long as it is there, no other has its id
+
+    def recall(self, variables: Variables) -> None:
+        """The lines that have the variables as the statement left them, or compute them."""
+        compute = _StatementEmitter(self.text, self.version, self._calls)
+        compute.check_order(variables)
+        compute.set(variables)
+        known = self.variable(f"event.set.get({id(variables)})")
+        with self.block(f"if {known.name} is None:"):
+            self.line(f"{self.held(compute.function()).name}(event)")
+            self.line(f"{known.name} = event.set[{id(variables)}]")
+        for place, (name, _) in enumerate(variables):
+            self.variables[name] = self.variable(f"{known.name}[{place}]").name
 
     def select(self, statement: Statement) -> None:
         """The lines that build and return the output, and look at its size where it may be many payloads large."""

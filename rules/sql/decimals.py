@@ -64,7 +64,7 @@ def numeral(number: Number) -> str:
     """
     if isinstance(number, int):
         return str(number)
-    written = repr(number) if isinstance(number, float) else str(number)
+    written = repr(number + 0.0) if isinstance(number, float) else str(number)  # + 0.0: there is one zero
     if "e" in written:
         written = str(Decimal(written))
     return written if "." in written or "E" in written else f"{written}.0"

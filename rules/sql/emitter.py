@@ -5,7 +5,7 @@ function's namespace; only operators from fixed tables and names we number ourse
 nest in the source, so a deep statement meets no limit of Python's parser, and INDENT_MAX keeps blocks below the
 hundred that Python allows.
 
-Knows nothing about SQL but how its numbers are written (`settled`).
+Of SQL it knows what names stand for (`path`) and how numbers are written (`settled`).
 """
 
 from collections.abc import Callable, Iterator
@@ -38,28 +38,33 @@ class Scope:
     outer: "Scope | None"
 
 
+def lookup(name: str, elements: tuple[Any, ...], last: Any) -> Any:
+    """The member `name` of the first of nested elements that has it, else `last`."""
+    for element in elements:
+        if element.__class__ is dict and name in element:
+            return element[name]
+    return last
+
+
 class Emitter:
     """The source as it grows; `text` is the SQL, for errors."""
 
     def __init__(self, text: str, version: SqlVersion) -> None:
         self.text = text
         self.version = version
+        self.place = 0  # in `text`, of the expression at hand
         self.scope: Scope | None = None
         self.variables: dict[str, str] = {}  # of SET → their names in the source
-        self.reads_members = False
-        self.namespace: dict[str, Any] = {"PLAIN": PLAIN, "UNDEFINED": UNDEFINED, "whole": whole}
+        self.namespace: dict[str, Any] = {"PLAIN": PLAIN, "UNDEFINED": UNDEFINED, "lookup": lookup, "whole": whole}
         self._head: list[str] = []
         self._lines: list[str] = []
         self._indent = 1
         self._names = 0
-        self._paths: list[dict[tuple[Scope | None, Path], Operand]] = [{}]  # values at hand, a layer for each block
+        self._known: list[dict[object, Operand]] = [{}]  # values at hand, a layer for each block
 
     def function(self) -> Callable[..., Any]:
         """The finished function."""
-        head = ["def compiled(event):", *self._head]
-        if self.reads_members:
-            head.append("    members = event.members")
-        exec("\n".join(head + self._lines), self.namespace)
+        exec("\n".join(["def compiled(event):", *self._head, *self._lines]), self.namespace)
         compiled: Callable[..., Any] = self.namespace["compiled"]
         return compiled
 
@@ -94,22 +99,44 @@ class Emitter:
         return Operand(name)
 
     def settled(self, operand: Operand) -> str:
-        """The operand as the version's number rule writes it."""
+        """The operand as the version's number rule writes it; done once in each block, for it copies."""
         if operand.constant or not self.version.newer:
             return operand.name
-        whole = "budget.whole" if self.scope else "whole"
-        return f"{operand.name} if {operand.name}.__class__ in PLAIN else {whole}({operand.name})"
+        return self._once(operand.name, lambda: self.variable(
+            f"{operand.name} if {operand.name}.__class__ in PLAIN else whole({operand.name})"
+        )).name  # fmt: skip
+
+    def is_settled(self, operand: Operand) -> Operand:
+        """Note that the operand was made of settled ones."""
+        self._known[-1][operand.name] = operand
+        return operand
+
+    def _once(self, key: object, emit: Callable[[], Operand]) -> Operand:
+        for layer in reversed(self._known):
+            if known := layer.get(key):
+                return known
+        found = self._known[-1][key] = emit()
+        return found
+
+    @contextmanager
+    def discarded(self) -> Iterator[None]:
+        """Lines that are checked like all others, and then left out."""
+        lines = len(self._lines)
+        self._known.append({})
+        yield
+        self._known.pop()
+        del self._lines[lines:]
 
     @contextmanager
     def block(self, head: str) -> Iterator[None]:
         """Lines below `head`, which ends with a colon; what they compute is not known after them."""
         if self._indent >= INDENT_MAX:
-            raise SqlError("the statement is nested too deeply", 1, 1)
+            raise SqlError.at(self.text, self.place, "the statement is nested too deeply here")
         self.line(head)
         self._indent += 1
-        self._paths.append({})
+        self._known.append({})
         yield
-        self._paths.pop()
+        self._known.pop()
         self._indent -= 1
 
     @contextmanager
@@ -126,25 +153,20 @@ class Emitter:
 
     def path(self, path: Path) -> Operand:
         """What a path stands for where we are; looked up once in each block."""
-        for layer in reversed(self._paths):
-            if known := layer.get((self.scope, path)):
-                return known
-        found = self.steps(self._looked_up(self.scope, path.names[0]), path.names[1:])
-        self._paths[-1][self.scope, path] = found
-        return found
+        return self._once((self.scope, path), lambda: self.steps(self._looked_up(path.names[0]), path.names[1:]))
 
-    def _looked_up(self, scope: Scope | None, name: str) -> Operand:
+    def _looked_up(self, name: str) -> Operand:
+        self.first("members = event.members")
         key = self.held(name).name
-        if scope is None:
-            self.reads_members = True
-            return self.variable(f"members.get({key}, UNDEFINED)")
-        if scope.alias == name:
-            return Operand(scope.element)
-        member = f"{scope.element}.get({key}, UNDEFINED)"
-        found = self.variable(f"{member} if {scope.element}.__class__ is dict else UNDEFINED")
-        with self.block(f"if {found.name} is UNDEFINED:"):
-            self.line(f"{found.name} = {self._looked_up(scope.outer, name).name}")
-        return found
+        elements: list[str] = []
+        scope = self.scope
+        while scope is not None and scope.alias != name:
+            elements.append(scope.element)
+            scope = scope.outer
+        last = scope.element if scope is not None else f"members.get({key}, UNDEFINED)"
+        if not elements:
+            return Operand(last) if scope is not None else self.variable(last)
+        return self.variable(f"lookup({key}, ({', '.join(elements)},), {last})")
 
     def steps(self, found: Operand, names: tuple[str, ...]) -> Operand:
         """The member of a member of `found`."""

@@ -64,6 +64,7 @@ _INLINE = {
     ">=": ">=",
 }  # right as they are, between two numbers
 _ONCE = frozenset(("get_dynamodb", "get_registry_data"))  # AWS: in one statement
+FOLDED_MAX = 256  # characters or members of a constant
 _NEWER_CASTS = frozenset(("Decimal", "Boolean"))
 
 
@@ -86,6 +87,11 @@ def attempt(evaluate: Callable[[], Any]) -> Any:
         return UNDEFINED
 
 
+def _is_small(value: Any) -> bool:
+    """Whether computing with a constant takes no time to speak of, so that it can be done beforehand."""
+    return not isinstance(value, str | list | dict) or len(value) <= FOLDED_MAX
+
+
 class ExpressionEmitter(Emitter):
     """An emitter that knows expressions; `calls` are the functions that go out which this side runs, None: all."""
 
@@ -105,6 +111,7 @@ class ExpressionEmitter(Emitter):
 
     def emit(self, expression: Expression) -> Operand:
         """The lines that compute `expression`, and where they leave its value."""
+        self.place = expression.span[0]
         match expression:
             case Literal(value):
                 return self.constant(value)
@@ -123,7 +130,7 @@ class ExpressionEmitter(Emitter):
             case Logical(operator, operands):
                 return self._logical(operator, operands)
             case In(left, right):
-                return self._apply(values.contains, [self.emit(left), self.emit(right)])
+                return self._apply(values.contains, [self.emit(left), self.emit(right)], as_is=True)
             case Call():
                 return self._call(expression)
             case Cast():
@@ -151,9 +158,9 @@ class ExpressionEmitter(Emitter):
     def _set_variable(self, variable: Variable) -> Operand:
         name = self.variables.get(variable.name)
         if name is None:
-            near = difflib.get_close_matches(variable.name, self.variables, 1)
+            near = difflib.get_close_matches(variable.name[:40], self.variables, 1)
             hint = f"; did you mean @{near[0]}?" if near else "; SET gives it one before SELECT"
-            raise self.wrong(variable, f"@{variable.name} has no value here{hint}")
+            raise self.wrong(variable, f"@{variable.name[:40]} has no value here{hint}")
         return Operand(name)
 
     def _star(self) -> Operand:
@@ -178,11 +185,13 @@ class ExpressionEmitter(Emitter):
         slow = _SLOW[operator]
         if operator not in _INLINE or (left.constant and right.constant):
             return self._apply(slow, [left, right])
-        if any(side.value.__class__ is int and abs(side.value) > values.EXACT_MAX for side in (left, right)):
+        if any(isinstance(side.value, int | float) and abs(side.value) > values.EXACT_MAX for side in (left, right)):
             return self._apply(slow, [left, right])  # Python sees digits of a double that its text does not have
         unsure = [side for side in (left, right) if not (side.constant and side.value.__class__ in NUMBERS)]
         compared = f"{left.name} {_INLINE[operator]} {right.name}"
-        fast = [f"{side.name}.__class__ in NUMBERS" for side in unsure]
+        fast = [f"{unsure[0].name}.__class__ in NUMBERS"]
+        if len(unsure) == 2:  # of one class, for the same reason
+            fast.append(f"{left.name}.__class__ is {right.name}.__class__")
         if operator in ("=", "<>"):  # two Strings compare like two numbers
             for constant, other in ((left, right), (right, left)):
                 if constant.constant and constant.value.__class__ is str:
@@ -228,6 +237,9 @@ class ExpressionEmitter(Emitter):
     def _call(self, call: Call) -> Operand:
         function = self._function(call)
         if len(call.arguments) < function.least or (function.most is not None and len(call.arguments) > function.most):
+            with self.discarded():
+                for argument in call.arguments:
+                    self.emit(argument)
             return self.constant(UNDEFINED)
         if call.name == "get_or_default":
             return self._get_or_default(call)
@@ -237,7 +249,7 @@ class ExpressionEmitter(Emitter):
         if function.of_event:
             names = ", ".join(["event", *(self.settled(argument) for argument in arguments)])
             return self.variable(f"{self.held(function.call).name}({names})")
-        return self._apply(function.call, arguments)
+        return self._apply(function.call, arguments, as_is=function.as_is)
 
     def _argument(self, argument: Expression, function: Function) -> Operand:
         if function.takes_payload and isinstance(argument, Star) and self.scope is None:
@@ -279,13 +291,13 @@ class ExpressionEmitter(Emitter):
             self.line(f"{result.name} = {self.emit(default[0]).name if default else 'UNDEFINED'}")
         return result
 
-    def _apply(self, function: Callable[..., Any], operands: Sequence[Operand]) -> Operand:
-        if all(operand.constant for operand in operands):
+    def _apply(self, function: Callable[..., Any], operands: Sequence[Operand], *, as_is: bool = False) -> Operand:
+        if all(operand.constant and _is_small(operand.value) for operand in operands):
             try:
                 return self.constant(function(*(operand.value for operand in operands)))
             except EvaluationError:
                 pass  # too large: it fails when a message comes, unless get_or_default() stands around it
-        names = ", ".join(self.settled(operand) for operand in operands)
+        names = ", ".join(operand.name if as_is else self.settled(operand) for operand in operands)
         return self.variable(f"{self.held(function).name}({names})")
 
     # ── objects and arrays ──────────────────────────────────────────────────────────────────────────────────
@@ -296,13 +308,13 @@ class ExpressionEmitter(Emitter):
         result = self.variable("[]" if array else "{}")
         members = [(None, e) for e in literal.elements] if isinstance(literal, ArrayLiteral) else literal.members
         for key, expression in members:
-            value = self.emit(expression)
-            with self.block(f"if {value.name} is not UNDEFINED:"):
+            value = self.settled(self.emit(expression))
+            with self.block(f"if {value} is not UNDEFINED:"):
                 if key is None:
-                    self.line(f"{result.name}.append({self.settled(value)})")
+                    self.line(f"{result.name}.append({value})")
                 else:
-                    self.line(f"{result.name}[{self.held(key).name}] = {self.settled(value)}")
-        return result
+                    self.line(f"{result.name}[{self.held(key).name}] = {value}")
+        return self.is_settled(result)
 
     def object(self, items: Sequence[Item]) -> str:
         """The lines that build the output of a SELECT list; a later item replaces an earlier one of its name."""
@@ -312,7 +324,7 @@ class ExpressionEmitter(Emitter):
             if item.key:
                 self._member(output, item)
             elif isinstance(item.expression, Star) and self.scope is None:
-                self.reads_members = True
+                self.first("members = event.members")
                 self.line(f"{output}.update({'whole(members)' if self.version.newer else 'members'})")
             else:
                 merged = self.emit(item.expression)
@@ -321,25 +333,25 @@ class ExpressionEmitter(Emitter):
         return output
 
     def _member(self, output: str, item: Item) -> None:
-        operand = self.emit(item.expression)
-        with self.block(f"if {operand.name} is not UNDEFINED:"):
+        value = self.settled(self.emit(item.expression))
+        with self.block(f"if {value} is not UNDEFINED:"):
             if len(item.key) == 1:
-                self.line(f"{output}[{self.held(item.key[0]).name}] = {self.settled(operand)}")
+                self.line(f"{output}[{self.held(item.key[0]).name}] = {value}")
             else:
-                self.line(f"place({output}, {self.held(item.key).name}, {self.settled(operand)})")
+                self.line(f"place({output}, {self.held(item.key).name}, {value})")
 
     # ── nested SELECT ───────────────────────────────────────────────────────────────────────────────────────
 
     def _subquery(self, gives: str, query: Subquery) -> Operand:
         self._newer(query, "a nested SELECT")
-        self.first("budget = Budget()")
+        self.first("budget = Budget(event.watch)")
         source = self.emit(query.source)
         with self.element(query.alias) as closure:
             self.passing(query.where)
             alone = query.value or query.items == (Item(Star(), ()),)
             row = self.settled(self.emit(query.items[0].expression)) if alone else self.object(query.items)
             self.line(f"return {row}")
-        return self.variable(f"{gives}(budget, {source.name}, {closure})")
+        return self.is_settled(self.variable(f"{gives}(budget, {source.name}, {closure})"))
 
     def passing(self, where: Expression | None) -> None:
         """The line that gives up unless `where` is true."""

@@ -48,6 +48,7 @@ _STRENGTH = {
     **dict.fromkeys("*/%", _PRODUCT),
 }
 _CONSTANTS = {"TRUE": True, "FALSE": False, "NULL": None}
+_AFTER_VALUE = ("FROM", "WHERE", "GROUP", ")", "")  # what may follow the whole operand of SELECT VALUE
 _RESERVED = frozenset(
     ("SELECT", "FROM", "WHERE", "AS", "AND", "OR", "NOT", "IN", "CASE", "WHEN", "THEN", "ELSE", "END", "SET")
 )
@@ -90,10 +91,13 @@ class ExpressionParser(Tokens):
         if not self.sees_word("VALUE"):
             return False
         after = self.after_next()
+        if after.text == "-" and self.after(after).kind == "number":  # -5, and not what is left of value - 5 …
+            after = self.after(after)
+            return self.after(after).word in _AFTER_VALUE
         if after.text == "*":
-            return self.after(after).text.upper() in ("FROM", "WHERE", "GROUP", ")", "")
+            return self.after(after).word in _AFTER_VALUE
         if after.kind == "name":
-            return after.text.upper() not in ("AS", "FROM", "WHERE", "GROUP", "AND", "OR", "IN")
+            return after.word not in ("AS", "FROM", "WHERE", "GROUP", "AND", "OR", "IN")
         return after.kind in ("number", "string", "variable") or after.text in ("(", "{", "[")
 
     def _item(self) -> Item:
@@ -150,7 +154,7 @@ class ExpressionParser(Tokens):
     def _operator(self) -> str | None:
         if self.next.kind not in ("mark", "name"):
             return None
-        word = self.next.text.upper()
+        word = self.next.word
         if word in _ELSEWHERE:
             raise self.wrong(f"there is no {word} here: {_ELSEWHERE[word]}")
         if word == "[":
@@ -185,7 +189,7 @@ class ExpressionParser(Tokens):
             self.take()
             return Variable(seen.text[1:], (seen.start, seen.end))
         if seen.kind == "name":
-            return self._word(seen.text.upper())
+            return self._word(seen.word)
         match seen.text:
             case "-":
                 return self._negative()
@@ -197,7 +201,8 @@ class ExpressionParser(Tokens):
                 self.take()
                 elements = self._list("]", "the ] of this array")
                 return ArrayLiteral(tuple(elements), (seen.start, self.end))
-        raise self.wrong(f"expected a value, found {self.found()}")
+        hint = ": write a = b, with one =" if seen.text == "=" else ""
+        raise self.wrong(f"expected a value, found {self.found()}{hint}")
 
     def _negative(self) -> Literal:
         minus = self.take()

@@ -47,6 +47,11 @@ class Token:
     end: int
     value: str | int | float | Decimal | None = None
 
+    @property
+    def word(self) -> str:
+        """What a keyword is compared with: a name in upper case; other alphabets have no keywords."""
+        return self.text.upper() if self.text.isascii() else ""
+
 
 def token(text: str, offset: int) -> Token:
     """The token at or after character `offset`; raises SqlError where none can begin."""

@@ -20,9 +20,11 @@ from rules.errors import EvaluationError
 from rules.sql.decimals import CONTEXT, DIGITS_MAX, numeral, settled
 
 # What the payload is looked at through: every digit and point a 0, every E small. A numeral that a double may not
-# hold has 17 of these zeros (16 digits and a point; or an integer beyond 64 bits), or an exponent below e-99.
+# hold has 17 of these zeros (16 digits and a point; or an integer beyond 64 bits), or 16 and an exponent, or an
+# exponent below e-99.
 _OUTLINE = bytes(48 if byte in b"0123456789." else 101 if byte in b"Ee" else byte for byte in range(256))
 _MANY_DIGITS = "0" * 17
+_MANY_DIGITS_AND_EXPONENT = "0" * 16 + "e"
 _TINY_EXPONENT = "e-000"
 _RUN = re.compile("0+")
 _QUOTE, _MINUS = b'"-'
@@ -46,7 +48,11 @@ def read(payload: bytes) -> Any:
         orjson.loads(_TOKEN.sub(_without_digits, payload))  # as strict as ever about everything but the numbers
         return _read_exactly(payload)
     outline = payload.translate(_OUTLINE).decode("latin-1")  # a str, because searching one is twice as quick
-    if (_MANY_DIGITS in outline and _is_rounded(payload, outline)) or _TINY_EXPONENT in outline:
+    if (
+        (_MANY_DIGITS in outline and _is_rounded(payload, outline))
+        or _MANY_DIGITS_AND_EXPONENT in outline
+        or _TINY_EXPONENT in outline
+    ):
         return _read_exactly(payload)
     return value
 
@@ -55,22 +61,22 @@ def _is_rounded(payload: bytes, outline: str) -> bool:
     """Whether one of the long runs of digits and points may be a numeral of which orjson has lost digits.
 
     A string that begins with a run (an ICCID) is none. An integer of up to 18 digits, or 19 without a sign (nanoseconds
-    since 1970), is exact, and so is a double as Python and JavaScript write it. A string with a run further behind
-    costs the slower way, and nothing else.
+    since 1970), is exact, and so is a double as Python and JavaScript write it; one with an exponent is `read`'s. A
+    string with a run further behind costs the slower way, and nothing else.
     """
     at = outline.find(_MANY_DIGITS)
     while at >= 0:
         found = _RUN.match(outline, at)
         assert found is not None
         end, before = found.end(), payload[at - 1]
-        if before != _QUOTE and not _is_exact(payload[at:end], 18 if before == _MINUS else 19, outline[end : end + 1]):
+        if before != _QUOTE and not _is_exact(payload[at:end], 18 if before == _MINUS else 19):
             return True
         at = outline.find(_MANY_DIGITS, end)
     return False
 
 
-def _is_exact(run: bytes, digits_max: int, after: str) -> bool:
-    if after == "e" or len(run) > 19:
+def _is_exact(run: bytes, digits_max: int) -> bool:
+    if len(run) > 19:
         return False
     return len(run) <= digits_max if run.isdigit() else run.count(b".") == 1 and repr(float(run)).encode() == run
 
@@ -107,8 +113,8 @@ def _refuse(name: str) -> NoReturn:
 _EXACT = json.JSONDecoder(parse_int=_int, parse_float=_decimal, parse_constant=_refuse)
 
 
-def check_size(value: Any, most: int) -> None:
-    """Raise EvaluationError when `value` has more than `most` bytes as JSON, give or take white space and escapes.
+def check_size(value: Any, most: int) -> int:
+    """How many bytes `value` has as JSON, give or take escapes. Raises EvaluationError when they are more than `most`.
 
     Looks at no more than that, so that what a rule has multiplied is refused before it is written out.
     """
@@ -126,6 +132,7 @@ def check_size(value: Any, most: int) -> None:
             left -= len(found) if kind is str else 1
         if left < 0:
             raise EvaluationError(f"a value has more than {most:,} bytes")
+    return most - left
 
 
 def json_bytes(value: Any) -> bytes:

@@ -91,7 +91,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """`cast(operand AS type)`; `type` is one of Cast.TYPES' values."""
+    """`cast(operand AS type)`; `type` is one of the values of CAST_TYPES."""
 
     operand: "Expression"
     type: str

@@ -8,7 +8,8 @@ at the beginning is one `$`: so AWS has reserved topics written (`$$aws/…`).
 
 from rules.errors import EvaluationError, SqlError, failure
 from rules.event import Event
-from rules.sql.compiler import Compiled, Variables, compile_expression
+from rules.sql.compiler import Variables, compile_expressions
+from rules.sql.grammar import OPERANDS_MAX
 from rules.sql.lexer import SQL_CHARS_MAX
 from rules.sql.parser import parse_embedded
 from rules.sql.syntax import Call, Expression, Literal, Statement, walk
@@ -25,7 +26,7 @@ class Template:
     then not for logs.
     """
 
-    __slots__ = ("_by_topic", "_parts", "is_secret", "source")
+    __slots__ = ("_by_topic", "_texts", "_values", "is_secret", "source")
 
     def __init__(
         self,
@@ -36,25 +37,18 @@ class Template:
     ) -> None:
         if len(source) > SQL_CHARS_MAX:
             raise SqlError(f"the template has more than {SQL_CHARS_MAX:,} characters", 1, 1)
-        variables: Variables = statement.variables if statement else ()
         self.source = source
-        self.is_secret = any(map(_asks_for_a_secret, (value for _, value in variables)))
-        self._parts: list[str | Compiled] = []
-        self._by_topic: dict[str, str] | None = {}  # what it renders to, when only the topic decides that
-        at = 1 if source.startswith("$$") and not source.startswith("$${") else 0
-        while (opening := source.find("${", at)) >= 0:
-            self._parts.append(source[at:opening])
-            expression, at = parse_embedded(source, opening + 2)
-            self._parts.append(compile_expression(expression, source, version, variables, calls))
-            self.is_secret = self.is_secret or _asks_for_a_secret(expression)
-            if not _is_of_topic(expression):
-                self._by_topic = None
-        self._parts.append(source[at:])
+        self._texts, expressions = _taken_apart(source)
+        variables: Variables = statement.variables if statement else ()
+        self._values = compile_expressions(expressions, source, version, variables, calls) if expressions else None
+        self.is_secret = any(map(_asks_for_a_secret, [*expressions, *(value for _, value in variables)]))
+        # What it renders to, where only the topic decides that.
+        self._by_topic: dict[str, str] | None = {} if all(map(_is_of_topic, expressions)) else None
 
     @property
     def constant(self) -> str | None:
         """The text for every message, when no expression stands in it."""
-        return self._parts[0] if len(self._parts) == 1 and isinstance(self._parts[0], str) else None
+        return self._texts[0] if self._values is None else None
 
     def render(self, event: Event) -> str:
         """The text for one message. Raises EvaluationError, for a text beyond its bound or a call that failed."""
@@ -71,7 +65,9 @@ class Template:
 
     def _rendered(self, event: Event) -> str:
         try:
-            return joined([part if isinstance(part, str) else _shown(part(event)) for part in self._parts])
+            values = self._values(event) if self._values is not None else ()
+            between = [part for text, value in zip(self._texts, values, strict=False) for part in (text, _shown(value))]
+            return joined([*between, self._texts[-1]])
         except Exception as error:  # as for rules: one message must never stop the next one
             raise EvaluationError(f"template {self.source[:80]!r}: {failure(error)}") from error
 
@@ -83,6 +79,22 @@ class Template:
 
     def __repr__(self) -> str:
         return f"Template({self.source!r})"
+
+
+def _taken_apart(source: str) -> tuple[list[str], list[Expression]]:
+    """The texts of a template and the expressions between them, of which there is one fewer."""
+    texts: list[str] = []
+    expressions: list[Expression] = []
+    size = 0
+    at = 1 if source.startswith("$$") and not source.startswith("$${") else 0
+    while (opening := source.find("${", at)) >= 0:
+        texts.append(source[at:opening])
+        expression, at = parse_embedded(source, opening + 2)
+        expressions.append(expression)
+        size += sum(1 for _ in walk(expression))
+        if size > OPERANDS_MAX:
+            raise SqlError.at(source, opening, f"more than {OPERANDS_MAX:,} values in one template")
+    return [*texts, source[at:]], expressions
 
 
 def _is_of_topic(expression: Expression) -> bool:

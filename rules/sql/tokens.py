@@ -25,7 +25,7 @@ class Tokens:
 
     def sees_word(self, word: str) -> bool:
         """Whether `word`, in upper case, is next in any case."""
-        return self.next.kind == "name" and self.next.text.upper() == word
+        return self.next.kind == "name" and self.next.word == word
 
     def after_next(self) -> Token:
         """The token after the next one."""

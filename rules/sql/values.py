@@ -32,7 +32,6 @@ NUMBERS = frozenset((int, float))  # two of these compare as Python compares the
 ALL_NUMBERS: frozenset[Any] = NUMBERS | {Decimal}
 PLAIN = frozenset((str, int, bool, type(None)))  # what `whole` never changes
 NUMERAL = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE]-?[0-9]+)?")  # AWS's pattern: no '+', no '.5', no '5.', no spaces
-INTEGER = re.compile(r"-?[0-9]{1,34}")
 EXACT_MAX = 2**53  # up to here a double is the whole number that its text says
 
 
@@ -71,7 +70,7 @@ def settle(number: Number) -> Any:
             return number
         number = Decimal(number)
     elif isinstance(number, float):
-        return number + 0.0 if math.isfinite(number) else UNDEFINED  # -0.0 becomes 0.0: AWS knows one zero
+        return number + 0.0 if math.isfinite(number) else UNDEFINED  # -0.0 becomes 0.0: AWS computes one zero
     try:
         return settled(number)
     except OverflowError:
@@ -82,9 +81,11 @@ def number(value: Any) -> Any:
     """`value` as an Int or Decimal, from a number or from a String that matches NUMERAL; else Undefined."""
     if value.__class__ in ALL_NUMBERS:
         return value
-    if value.__class__ is str and NUMERAL.fullmatch(value):
-        return int(value) if INTEGER.fullmatch(value) else settle(CONTEXT.create_decimal(value))
-    return UNDEFINED
+    if value.__class__ is not str or (shape := NUMERAL.fullmatch(value)) is None:
+        return UNDEFINED
+    said = CONTEXT.create_decimal(value)  # in time that grows with the text, which int() does not keep to
+    has_fraction_or_exponent = shape.lastindex is not None
+    return settle(said) if has_fraction_or_exponent or not -INT_MAX <= said <= INT_MAX else int(said)
 
 
 def index(value: Any) -> Any:

@@ -15,14 +15,28 @@ from decimal import Decimal
 from typing import Any, ClassVar, Protocol, Self
 
 from rules.sql.decimals import CONTEXT, INT_MAX, Number, exact
-from rules.sql.values import UNDEFINED, divide, greater, less, number, settle
+from rules.sql.payloads import json_bytes
+from rules.sql.values import ALL_NUMBERS, UNDEFINED, divide, greater, less, number, settle
 from rules.windows.sketches import Sketch
+
+NUMBER_BYTES = 20  # of a number as JSON, some digits more or less
+
+
+def value_bytes(value: Any) -> int:
+    """How many bytes a value has as JSON; about how many for a number, which is told without writing it."""
+    return NUMBER_BYTES if value.__class__ in ALL_NUMBERS else len(json_bytes(value))
 
 
 class Accumulator(Protocol):
     """What a window remembers of one argument of one function."""
 
     raw: ClassVar[bool]  # whether it wants values as they are; otherwise a number, or true for anything else
+    grows: ClassVar[int]  # by how many bytes, with one more value whatever it is
+
+    @property
+    def size(self) -> int:
+        """About how many bytes its state has."""
+        ...
 
     def add(self, value: Any, at: int) -> None:
         """Take a value that is neither Null nor Undefined, of a message of the time `at` (epoch ms)."""
@@ -43,6 +57,8 @@ class Count:
 
     __slots__ = ("count",)
     raw: ClassVar[bool] = False
+    grows: ClassVar[int] = 0
+    size: ClassVar[int] = NUMBER_BYTES
 
     def __init__(self, count: int = 0) -> None:
         self.count = count
@@ -66,6 +82,8 @@ class Total:
 
     __slots__ = ("count", "total")
     raw: ClassVar[bool] = False
+    grows: ClassVar[int] = 0
+    size: ClassVar[int] = 2 * NUMBER_BYTES
 
     def __init__(self, count: int = 0, total: int | Decimal = 0) -> None:
         self.count = count
@@ -113,6 +131,8 @@ class _Extreme:
 
     __slots__ = ("value",)
     raw: ClassVar[bool] = False
+    grows: ClassVar[int] = 0
+    size: ClassVar[int] = NUMBER_BYTES
     least: ClassVar[bool]
 
     def __init__(self, value: Any = UNDEFINED) -> None:
@@ -152,12 +172,17 @@ class Greatest(_Extreme):
 class _Outermost:
     """The value of the first or last message by time; of those of one moment, by arrival."""
 
-    __slots__ = ("at", "value")
+    __slots__ = ("at", "size", "value")
     raw: ClassVar[bool] = True
+    grows: ClassVar[int] = 0  # as much as the value says
 
     def __init__(self, at: int = 0, value: Any = UNDEFINED) -> None:
         self.at = at
         self.value = value
+        self.size = 0 if value is UNDEFINED else value_bytes(value)
+
+    def _take(self, value: Any, at: int) -> None:
+        self.at, self.value, self.size = at, value, value_bytes(value)
 
     def state(self) -> Any:
         """Time and value, an empty list without one."""
@@ -177,7 +202,7 @@ class Earliest(_Outermost):
     def add(self, value: Any, at: int) -> None:
         """Keep it if it is earlier."""
         if self.value is UNDEFINED or at < self.at:
-            self.at, self.value = at, value
+            self._take(value, at)
 
 
 class Latest(_Outermost):
@@ -188,7 +213,7 @@ class Latest(_Outermost):
     def add(self, value: Any, at: int) -> None:
         """Keep it unless it is earlier."""
         if self.value is UNDEFINED or at >= self.at:
-            self.at, self.value = at, value
+            self._take(value, at)
 
 
 class Spread:
@@ -196,6 +221,8 @@ class Spread:
 
     __slots__ = ("count", "mean", "squares")
     raw: ClassVar[bool] = False
+    grows: ClassVar[int] = 0
+    size: ClassVar[int] = 3 * NUMBER_BYTES
 
     def __init__(self, count: int = 0, mean: float = 0.0, squares: float = 0.0) -> None:
         self.count = count
@@ -233,9 +260,15 @@ class Sample:
 
     __slots__ = ("sketch",)
     raw: ClassVar[bool] = False
+    grows: ClassVar[int] = NUMBER_BYTES
 
     def __init__(self, sketch: Sketch | None = None) -> None:
         self.sketch = sketch or Sketch()
+
+    @property
+    def size(self) -> int:
+        """About how many bytes the sketch has."""
+        return NUMBER_BYTES * self.sketch.size
 
     def add(self, value: Any, at: int) -> None:
         """Take a number."""

@@ -2,8 +2,9 @@
 
 Between the messages and `rules.windows` stands the disk: what was heard, and which rows are done, is gathered for the
 next commit (`gather`) and takes effect when that is `written`, or is taken back when it is `refused`. For each rule
-there is a log: a snapshot and records after it. When the records have outgrown the snapshot a new one takes the place
-of both, so that a start reads little, and writing costs about half as much again as what was heard.
+there is a log: a snapshot, which is of nothing at first, and records after it. When the records have outgrown it a new
+one takes the place of both, so that a start reads little, and writing costs about half as much again as what was heard.
+A commit has at most one of these, and none after one that was refused: it is to fit on a disk that is nearly full.
 
 A rule whose statement has changed begins afresh. Its open windows are gone, which `load` and `replace` tell.
 
@@ -18,9 +19,9 @@ from typing import Any, NamedTuple
 from core.message import Message
 from rules.engine import Rule, output_bytes
 from rules.errors import EvaluationError, failure
-from rules.event import Event
+from rules.event import Chance, Event
 from rules.windows.grouping import Entry, WindowPlan
-from rules.windows.state import Row, Windows
+from rules.windows.state import Ended, Row, Windows
 
 RECORDS_MIN_BYTES = 262_144  # before a snapshot is worth its while
 ROWS_MAX = 500  # of a rule at a time: ten thousand groups end their day in one moment, and others want the loop too
@@ -53,7 +54,17 @@ class _Kept:
     @property
     def has_gathered(self) -> bool:
         """Whether there is anything to write."""
-        return bool(self.heard or self.rows or self.windows.forgotten)
+        return bool(self.heard or self.rows or self.windows.ended)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether its log does not exist yet."""
+        return not self.snapshot_bytes
+
+    @property
+    def has_outgrown(self) -> bool:
+        """Whether a snapshot is worth its while."""
+        return self.record_bytes > max(RECORDS_MIN_BYTES, 2 * self.snapshot_bytes)
 
 
 @dataclass(slots=True, eq=False)
@@ -63,7 +74,7 @@ class _Part:
     kept: _Kept
     entries: list[Entry]
     rows: list[Row]
-    forgotten: list[str]
+    ended: Ended
     snapshot: bytes | None
     record: bytes
 
@@ -90,14 +101,24 @@ class Due:
         """As it is now."""
         return self._kept.rule
 
+    @property
+    def name(self) -> tuple[str, int]:
+        """No other row has it, and this one whenever it is handed out."""
+        return self._kept.windows.log, self.row.number
+
 
 class Aggregation:
-    """The windows of the rules that have them; `own_clock` as `rules.windows` says: true at an edge."""
+    """The windows of the rules that have them; `own_clock` as `rules.windows` says: true at an edge.
 
-    def __init__(self, *, own_clock: bool) -> None:
+    `chance` gives each log a name that no other ever has, which makes the names of its rows.
+    """
+
+    def __init__(self, *, own_clock: bool, chance: Chance) -> None:
         self._own_clock = own_clock
+        self._chance = chance
         self._kept: dict[str, _Kept] = {}
         self._obsolete: list[str] = []  # rules whose logs are to be deleted
+        self._refused = False  # what was to be written last
 
     # -- rules --------------------------------------------------------------------------------------------------------
 
@@ -125,13 +146,16 @@ class Aggregation:
                 kept.windows.restore(written)
             except ValueError as error:
                 why = str(error)
-                kept.windows = Windows(kept.plan, own_clock=self._own_clock)
+                kept.windows = self._afresh(kept.plan)
         if why:
             self._obsolete.append(name)
             return f"the open windows of rule {name} are dropped: {why}"
         kept.snapshot_bytes = len(written[0])
         kept.record_bytes = sum(map(len, written[1:]))
         return ""
+
+    def _afresh(self, plan: WindowPlan) -> Windows:
+        return Windows(plan, log=self._chance.uuid(), own_clock=self._own_clock)
 
     def replace(self, rules: Iterable[Rule]) -> list[str]:
         """Use other rules from the next message on; a line for every rule whose open windows are gone."""
@@ -145,7 +169,7 @@ class Aggregation:
                 old.rule = rule
                 self._kept[rule.name] = before.pop(rule.name)
             else:
-                self._kept[rule.name] = _Kept(rule, plan, Windows(plan, own_clock=self._own_clock))
+                self._kept[rule.name] = _Kept(rule, plan, self._afresh(plan))
         self._obsolete += before
         return [
             f"rule {name} is gone, or another now; its {old.windows.open} open windows are dropped"
@@ -237,7 +261,9 @@ class Aggregation:
     def gather(self) -> Writes | None:
         """What is to be written now, None when nothing is; answered by `written` or `refused` before the next call."""
         obsolete, self._obsolete = self._obsolete, []
-        parts = [_part(kept) for kept in self._kept.values() if kept.has_gathered]
+        gathered = [kept for kept in self._kept.values() if kept.has_gathered]
+        outgrown = None if self._refused else next((kept for kept in gathered if kept.has_outgrown), None)
+        parts = [_part(kept, snapshot=kept is outgrown or kept.is_new) for kept in gathered]
         if not obsolete and not parts:
             return None
         delete = list(obsolete)
@@ -252,6 +278,7 @@ class Aggregation:
 
     def written(self, writes: Writes) -> None:
         """It is on disk."""
+        self._refused = False
         for part in writes._parts:
             kept = part.kept
             if part.snapshot is not None:
@@ -262,20 +289,19 @@ class Aggregation:
 
     def refused(self, writes: Writes) -> None:
         """It could not be written: messages are forgotten, rows are due again."""
+        self._refused = True
         self._obsolete += writes._obsolete
         for part in writes._parts:
             part.kept.windows.discard(part.entries)
             part.kept.windows.again(part.rows)
-            part.kept.windows.forgotten[:0] = part.forgotten
+            part.kept.windows.return_ended(part.ended)
 
 
-def _part(kept: _Kept) -> _Part:
-    entries = [entry for _, entry in kept.heard]
-    rows, forgotten, windows = kept.rows, kept.windows.forgotten, kept.windows
-    kept.heard, kept.rows, kept.windows.forgotten = [], [], []
-    outgrown = kept.record_bytes > max(RECORDS_MIN_BYTES, 2 * kept.snapshot_bytes)
-    snapshot = windows.snapshot() if outgrown else None
-    return _Part(kept, entries, rows, forgotten, snapshot, windows.record(entries, rows, forgotten))
+def _part(kept: _Kept, *, snapshot: bool) -> _Part:
+    entries, rows, windows = [entry for _, entry in kept.heard], kept.rows, kept.windows
+    kept.heard, kept.rows, ended = [], [], windows.take_ended()
+    image = windows.snapshot() if snapshot else None
+    return _Part(kept, entries, rows, ended, image, windows.record(entries, rows, ended))
 
 
 def _failed(rule: Rule, error: Exception) -> EvaluationError:

@@ -49,7 +49,7 @@ from rules.sql.syntax import (
     walk,
 )
 from rules.sql.values import ALL_NUMBERS, UNDEFINED, SqlVersion, index, number, whole
-from rules.windows.aggregates import AGGREGATES, Accumulator, Aggregate
+from rules.windows.aggregates import AGGREGATES, Accumulator, Aggregate, value_bytes
 
 SIZE_MIN_MS = 1_000  # a shorter window is a message or two
 SIZE_MAX_MS = 86_400_000  # a day: what gathers is kept in memory
@@ -62,20 +62,22 @@ KEYS_MAX = 16  # expressions in one GROUP BY
 AGGREGATES_MAX = 64  # in one statement
 KEY_BYTES_MAX = 1_024  # of the keys of one group as JSON
 VALUE_BYTES_MAX = 4_096  # of a value that first() or last() keeps, as JSON
-FORMAT = 1  # of what is kept on disk; a new one makes every window start afresh
+FORMAT = 2  # of what is kept on disk; a new one makes every window start afresh
 
 _BOUNDS = ("window_start", "window_end")
 
 
 class Entry(NamedTuple):
     """What a window needs of one message: the aggregates' arguments, the group's keys as JSON, the time (epoch ms), the
-    topic, and the stream that the message came in (`rules.windows` says what that is)."""
+    topic, and the stream that the message came in (`rules.windows` says what that is). `size`: about how many bytes
+    first() and last() would keep of it."""
 
     source: str
     topic: str
     group: str
     time: int
     values: tuple[Any, ...]
+    size: int = 0
 
 
 class Slot(NamedTuple):
@@ -106,7 +108,7 @@ class WindowPlan:
     time_field: tuple[str, ...] | None
     slots: tuple[Slot, ...]
     keys: int
-    _raw: tuple[bool, ...]  # for each argument, whether a slot wants it as it is
+    _raw: tuple[int, ...]  # for each argument, how many slots want it as it is
     _results: tuple[Result, ...]
     _extract: Compiled
     _select: Compiled
@@ -121,7 +123,8 @@ class WindowPlan:
             _argument(found.get(name, UNDEFINED), raw) for name, raw in zip(names, self._raw, strict=True)
         )
         group = _group([found.get(str(key), UNDEFINED) for key in range(self.keys)])
-        return Entry(source, event.topic, group, self._time(event), values)
+        size = sum(raw * value_bytes(value) for raw, value in zip(self._raw, values, strict=True) if raw)
+        return Entry(source, event.topic, group, self._time(event), values, size)
 
     def accumulators(self) -> list[Accumulator]:
         """One for each slot, with nothing in it."""
@@ -140,7 +143,8 @@ class WindowPlan:
 
     def _time(self, event: Event) -> int:
         heard = event.message.received_at
-        arrival = heard if heard >= CLOCK_PLAUSIBLE_MS else event.now_ms
+        # An edge whose clock is years ahead must not close what it shares with others.
+        arrival = heard if CLOCK_PLAUSIBLE_MS <= heard <= event.now_ms + AHEAD_MAX_MS else event.now_ms
         if self.time_field is None:
             return arrival
         value: Any = event.members
@@ -181,13 +185,13 @@ def _shown(value: Any) -> str:
     return "Undefined" if value is UNDEFINED else json_bytes(value).decode()[:40]
 
 
-def _argument(value: Any, raw: bool) -> Any:
+def _argument(value: Any, raw: int) -> Any:
     if value is UNDEFINED or value is None:
         return None
     if not raw:
         converted = number(value)
         return True if converted is UNDEFINED else converted
-    if value.__class__ not in ALL_NUMBERS and len(json_bytes(value)) > VALUE_BYTES_MAX:
+    if value_bytes(value) > VALUE_BYTES_MAX:
         raise EvaluationError(f"first() and last() keep values of at most {VALUE_BYTES_MAX:,} bytes")
     return value
 
@@ -227,7 +231,7 @@ def compile_window(
         window.time_field,
         tuple(selection.slots),
         len(window.keys),
-        tuple(any(slot.argument == at and slot.kind.raw for slot in selection.slots)
+        tuple(sum(slot.argument == at and slot.kind.raw for slot in selection.slots)
               for at in range(len(selection.arguments))),
         tuple(selection.results),
         compile_statement(replace(statement, items=taken, value=False, window=None), version, calls),

@@ -11,7 +11,7 @@ wider, its smallest magnitudes are taken for zero. The least and the greatest nu
 
 import math
 from collections.abc import Iterable
-from decimal import ROUND_CEILING
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from rules.sql.decimals import CONTEXT, Number, exact, rounded
@@ -38,6 +38,11 @@ class Sketch:
         self._zeros = 0
         self._above: dict[int, int] = {}  # bin of the magnitude → how many numbers above zero
         self._below: dict[int, int] = {}
+
+    @property
+    def size(self) -> int:
+        """How many numbers and bins it keeps."""
+        return len(self._samples) if self._samples is not None else len(self._above) + len(self._below)
 
     def add(self, number: Number) -> None:
         """Take one more number; one that no double can hold is left out."""
@@ -104,24 +109,35 @@ class Sketch:
     def state(self) -> Any:
         """All that this holds, as a JSON value."""
         if self._samples is not None:
-            return [self._samples]
-        bins = [[index, bins[index]] for bins in (self._above, self._below) for index in sorted(bins)]
-        return [self._least, self._greatest, self._zeros, len(self._above), bins]
+            return [list(map(_written, self._samples))]
+        bins = [number for bins in (self._above, self._below) for item in bins.items() for number in item]
+        return [_written(self._least), _written(self._greatest), self._zeros, len(self._above), bins]
 
     @classmethod
     def of(cls, state: Any) -> "Sketch":
         """The sketch with this `state()`."""
         sketch = cls()
         if len(state) == 1:
-            sketch._samples = list(state[0])
+            sketch._samples = list(map(_read, state[0]))
             sketch.count = len(state[0])
             return sketch
         sketch._samples = None
-        sketch._least, sketch._greatest, sketch._zeros, above, bins = state
-        sketch._above = dict(bins[:above])
-        sketch._below = dict(bins[above:])
-        sketch.count = sketch._zeros + sum(count for _, count in bins)
+        least, greatest, sketch._zeros, above, bins = state
+        sketch._least, sketch._greatest = _read(least), _read(greatest)
+        indices, counts = bins[::2], bins[1::2]
+        sketch._above = dict(zip(indices[:above], counts[:above], strict=True))
+        sketch._below = dict(zip(indices[above:], counts[above:], strict=True))
+        sketch.count = sketch._zeros + sum(counts)
         return sketch
+
+
+def _written(number: Number) -> Number | str:
+    """Decimals as text: a snapshot may have hundreds of thousands, and as numbers they take ten times as long."""
+    return str(number) if isinstance(number, Decimal) else number
+
+
+def _read(written: Any) -> Any:
+    return Decimal(written) if written.__class__ is str else written
 
 
 def _middle(index: int) -> float:

@@ -104,6 +104,7 @@ def _evaluated(request: Request, dice: Dice) -> dict[str, Any]:
     templates = _templates(request.templates, rule)
     now_ms = int(time.time() * 1000) if moment.timestamp is None else moment.timestamp
     event = moment.event(request.topic, request.content, now_ms, dice)
+    event.watch = time.thread_time
     if not _is_heard(rule, request.topic, moment.rule_name):
         return {"matched": False}
     output = rule.evaluate(event)

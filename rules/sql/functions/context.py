@@ -14,7 +14,7 @@ from rules.sql.values import UNDEFINED, SqlVersion, index
 def _topic(event: Event, *position: Any) -> Any:
     if not position:
         return event.topic
-    at = position[0] if position[0].__class__ is int else index(position[0])
+    at = index(position[0])
     return event.levels[at - 1] if at is not UNDEFINED and 1 <= at <= len(event.levels) else UNDEFINED
 
 

@@ -66,7 +66,7 @@ def _double(function: Callable[..., float]) -> Callable[..., Any]:
         if UNDEFINED in numbers:
             return UNDEFINED
         try:
-            return settle(function(*map(float, numbers)))
+            return settle(function(*(float(number) + 0.0 for number in numbers)))  # + 0.0: there is one zero
         except (ValueError, OverflowError):  # no real number; too large
             return UNDEFINED
 
@@ -108,7 +108,7 @@ FUNCTIONS = {
     "ln": Function(_double(math.log), 1, 1),
     "log": Function(_double(math.log10), 1, 1),
     "mod": Function(remainder, 2, 2),
-    "nanvl": Function(_nanvl, 2, 2),
+    "nanvl": Function(_nanvl, 2, 2, as_is=True),
     "power": Function(_double(math.pow), 2, 2),
     "remainder": Function(remainder, 2, 2),
     "round": Function(_round, 1, 1),

@@ -7,22 +7,11 @@ gives the text as it was and regexp_substr Undefined, since there is no text tha
 A pattern that takes too long for a text, or a result beyond TEXT_CHARS_MAX, raises EvaluationError.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from rules.sql import patterns
-from rules.sql.functions.function import Function
-from rules.sql.values import UNDEFINED, text
-
-
-def _of_texts(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of the arguments as Strings; Undefined where one has no text form."""
-
-    def call(*values: Any) -> Any:
-        converted = [text(value) for value in values]
-        return UNDEFINED if UNDEFINED in converted else function(*converted)
-
-    return call
+from rules.sql.functions.function import Function, of_texts
+from rules.sql.values import UNDEFINED
 
 
 def _matches(subject: str, pattern: str) -> Any:
@@ -43,7 +32,7 @@ def _replace(subject: str, pattern: str, replacement: str) -> Any:
 
 
 FUNCTIONS = {
-    "regexp_matches": Function(_of_texts(_matches), 2, 2),
-    "regexp_replace": Function(_of_texts(_replace), 3, 3),
-    "regexp_substr": Function(_of_texts(_substr), 2, 2),
+    "regexp_matches": Function(of_texts(_matches), 2, 2),
+    "regexp_replace": Function(of_texts(_replace), 3, 3),
+    "regexp_substr": Function(of_texts(_substr), 2, 2),
 }

@@ -8,11 +8,10 @@ Regular expressions are in `rules.sql.functions.regexes`.
 """
 
 from base64 import b64decode, b64encode
-from collections.abc import Callable
 from typing import Any
 
 from rules.errors import EvaluationError
-from rules.sql.functions.function import Function
+from rules.sql.functions.function import Function, of_texts
 from rules.sql.payloads import read
 from rules.sql.values import TEXT_CHARS_MAX, UNDEFINED, SqlVersion, index, joined, text
 
@@ -20,16 +19,6 @@ PAD_MAX = 1000  # AWS: lpad and rpad take 0 to 1000 spaces
 ITEMS_MAX = 200_000  # of an Array that concat makes: a statement may name the payload's longest one 1,000 times
 ASCII_MAX = 127
 BASE64 = "base64"
-
-
-def _of_text(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of Strings, for any values."""
-
-    def call(*values: Any) -> Any:
-        texts = [text(value) for value in values]
-        return UNDEFINED if UNDEFINED in texts else function(*texts)
-
-    return call
 
 
 # ── putting together ────────────────────────────────────────────────────────────────────────────────────────
@@ -99,7 +88,7 @@ def _indexof(value: Any, part: Any) -> Any:
     return _find(value, part)
 
 
-_find = _of_text(str.find)
+_find = of_texts(str.find)
 
 
 # ── base64 ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -141,18 +130,18 @@ FUNCTIONS = {
     "concat": Function(_concat, 0, None),
     "decode": Function(_decode, 2, 2, since=SqlVersion.V2016, takes_payload=True),
     "encode": Function(_encode, 2, 2, since=SqlVersion.V2016, takes_payload=True),
-    "endswith": Function(_of_text(str.endswith), 2, 2),
+    "endswith": Function(of_texts(str.endswith), 2, 2),
     "indexof": Function(_indexof, 2, 2, since=SqlVersion.V2016),
-    "length": Function(_of_text(len), 1, 1, since=SqlVersion.V2016),
-    "lower": Function(_of_text(_lower), 1, 1),
+    "length": Function(of_texts(len), 1, 1, since=SqlVersion.V2016),
+    "lower": Function(of_texts(_lower), 1, 1),
     "lpad": Function(_lpad, 2, 2),
-    "ltrim": Function(_of_text(lambda value: value.lstrip(" \t")), 1, 1),
-    "numbytes": Function(_of_text(lambda value: len(value.encode())), 1, 1, since=SqlVersion.V2016),
-    "replace": Function(_of_text(_replace), 3, 3),
+    "ltrim": Function(of_texts(lambda value: value.lstrip(" \t")), 1, 1),
+    "numbytes": Function(of_texts(lambda value: len(value.encode())), 1, 1, since=SqlVersion.V2016),
+    "replace": Function(of_texts(_replace), 3, 3),
     "rpad": Function(_rpad, 2, 2),
-    "rtrim": Function(_of_text(lambda value: value.rstrip(" \t")), 1, 1),
-    "startswith": Function(_of_text(str.startswith), 2, 2),
+    "rtrim": Function(of_texts(lambda value: value.rstrip(" \t")), 1, 1),
+    "startswith": Function(of_texts(str.startswith), 2, 2),
     "substring": Function(_substring, 2, 3),
-    "trim": Function(_of_text(str.strip), 1, 1),
-    "upper": Function(_of_text(_upper), 1, 1),
+    "trim": Function(of_texts(str.strip), 1, 1),
+    "upper": Function(of_texts(_upper), 1, 1),
 }

@@ -48,9 +48,9 @@ def _get_or_default(value: Any, default: Any = UNDEFINED) -> Any:
 
 
 FUNCTIONS = {
-    "get": Function(_get, 2, 2),
+    "get": Function(_get, 2, 2, as_is=True),
     "get_or_default": Function(_get_or_default, 1, 2, since=SqlVersion.V2016),
-    "isnull": Function(lambda value: value is None, 1, 1),
-    "isundefined": Function(lambda value: value is UNDEFINED, 1, 1, since=SqlVersion.V2016),
+    "isnull": Function(lambda value: value is None, 1, 1, as_is=True),
+    "isundefined": Function(lambda value: value is UNDEFINED, 1, 1, since=SqlVersion.V2016, as_is=True),
     "transform": Function(_transform, 3, 3, since=SqlVersion.V2016),
 }

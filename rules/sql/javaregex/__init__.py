@@ -5,6 +5,7 @@
     sets        sets of characters: union, intersection, complement, case
     nodes       the tree
     writers     tree → RE2, or → `regex`
+    engines     those two, each within its bound on time
 
 Flags, escapes and line terminators are resolved by the reader, so a tree means the same to every engine.
 """

@@ -145,6 +145,23 @@ def _all_or_none(lengths: list[int | None], total: Callable[[list[int]], int]) -
     return None if len(known) < len(lengths) else total(known)
 
 
+def shortest(node: Node) -> int:
+    """The fewest characters that `node` can match, or less."""
+    match node:
+        case One() | Grapheme():
+            return 1
+        case Sequence(parts):
+            return sum(map(shortest, parts))
+        case Choice(branches):
+            return min(map(shortest, branches))
+        case Group(body, _) | Atomic(body):
+            return shortest(body)
+        case Repeat(body, least, _, _):
+            return shortest(body) * least
+        case Back() | Look() | Edge():
+            return 0
+
+
 def unrolled(node: Node) -> int:
     """How many nodes there are when what must be repeated is written out as often as it must be."""
     match node:

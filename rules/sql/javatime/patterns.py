@@ -25,9 +25,11 @@ from rules.sql.javatime.elements import (
     ZoneName,
 )
 from rules.sql.javatime.names import HALVES, MONTHS, WEEKDAYS
+from rules.sql.javatime.zones import NAME_CHARS_MAX
 
 KEPT = 256  # patterns
 PATTERN_CHARS_MAX = 256
+TEXT_CHARS_MAX = PATTERN_CHARS_MAX * NAME_CHARS_MAX  # no letter of a pattern reads more than the name of a zone
 DIGITS_MAX = 19  # java.time counts in 64 bits
 
 
@@ -38,11 +40,13 @@ class InvalidPattern(ValueError):
     """java.time refuses the pattern, or cannot read by it."""
 
 
-@lru_cache(maxsize=KEPT)
 def elements(pattern: str) -> tuple[Element, ...] | None:
     """What to read, one after the other; None for an invalid pattern."""
-    if len(pattern) > PATTERN_CHARS_MAX:
-        return None
+    return None if len(pattern) > PATTERN_CHARS_MAX else _elements(pattern)
+
+
+@lru_cache(maxsize=KEPT)
+def _elements(pattern: str) -> tuple[Element, ...] | None:
     try:
         return _Reader(pattern).whole()
     except InvalidPattern:

@@ -6,17 +6,14 @@ are one. A letter without a meaning makes the pattern invalid.
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, tzinfo
 from functools import lru_cache
 
 from rules.sql.javatime.names import HALVES, MONTHS, WEEKDAYS
-from rules.sql.javatime.zones import identity, long_name, short_name
+from rules.sql.javatime.zones import EPOCH, MILLISECOND, identity, long_name, short_name
 
 KEPT = 256  # patterns
 PATTERN_CHARS_MAX = 256  # a run of letters is a number padded to as many digits
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MILLISECOND = timedelta(milliseconds=1)
 
 _PIECE = re.compile(r"([A-Za-z])\1*|((?:[^A-Za-z']|'(?:[^']|'')*(?:'|\Z))+)")
 _QUOTED = re.compile(r"''|'((?:[^']|'')*)(?:'|\Z)")
@@ -27,7 +24,7 @@ Element = Callable[[datetime, int], str]
 
 def printed(pattern: str, milliseconds: int, zone: tzinfo) -> str | None:
     """The moment in the words of the pattern; None for an invalid pattern or a year outside of 1 to 9999."""
-    elements = _elements(pattern)
+    elements = None if len(pattern) > PATTERN_CHARS_MAX else _elements(pattern)
     if elements is None:
         return None
     try:
@@ -39,7 +36,7 @@ def printed(pattern: str, milliseconds: int, zone: tzinfo) -> str | None:
 
 @lru_cache(maxsize=KEPT)
 def _elements(pattern: str) -> tuple[tuple[Element, int], ...] | None:
-    if len(pattern) > PATTERN_CHARS_MAX or pattern in {"", "'"}:
+    if pattern in {"", "'"}:
         return None
     pieces = list(_PIECE.finditer(pattern))
     if any(piece[1] and piece[1] not in LETTERS for piece in pieces):

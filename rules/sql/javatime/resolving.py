@@ -12,10 +12,9 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 
 from rules.sql.javatime.elements import Field, Found, read_all
-from rules.sql.javatime.patterns import elements
+from rules.sql.javatime.patterns import TEXT_CHARS_MAX, elements
+from rules.sql.javatime.zones import EPOCH, MILLISECOND
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MILLISECOND = timedelta(milliseconds=1)
 JULIAN_DAY_ZERO = date(1858, 11, 17)
 NANOS_PER_DAY = 86_400_000_000_000
 
@@ -64,7 +63,7 @@ def milliseconds(text: str, pattern: str) -> int | None:
     """The moment that the text means, read by the pattern; None if it does not say one."""
     wanted = elements(pattern)
     found = Found()
-    if wanted is None or read_all(wanted, text, 0, found) != len(text):
+    if wanted is None or len(text) > TEXT_CHARS_MAX or read_all(wanted, text, 0, found) != len(text):
         return None
     try:
         return _moment(found)

@@ -11,6 +11,9 @@ import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
+
 KEPT = 256  # zones; there are some 600, of which a site has a few
 NAME_CHARS_MAX = 64  # the longest is America/Argentina/ComodRivadavia
 NOT_ZONES = {"Factory", "localtime", "posix", "posixrules", "right"}  # beside the zones in their directory
@@ -79,10 +82,14 @@ LONG_NAMES = {(short, minutes): long for short, minutes, long, _ in NAMES}
 MEANT = {name: zone for short, _, long, zone in NAMES if zone for name in (long, short)}
 
 
-@lru_cache(maxsize=KEPT)
 def region(name: str) -> tzinfo | None:
     """The zone that the time zone data knows by this name, in this case."""
-    if len(name) > NAME_CHARS_MAX or not _NAME.fullmatch(name) or name.split("/")[0] in NOT_ZONES:
+    return None if len(name) > NAME_CHARS_MAX else _region(name)
+
+
+@lru_cache(maxsize=KEPT)
+def _region(name: str) -> tzinfo | None:
+    if not _NAME.fullmatch(name) or name.split("/")[0] in NOT_ZONES:
         return None
     from zoneinfo import ZoneInfo
 
