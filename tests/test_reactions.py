@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import pytest
 
 from core.chance import Randomness
 from core.config import RulesSection
