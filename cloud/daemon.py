@@ -41,12 +41,13 @@ from core.store import Store
 from core.telemetry import Counters, get_logger
 from devices.gatekeeper import Gatekeeper
 from rules import files
+from rules.actions import CLOUD_ACTIONS
 from rules.engine import RuleSet
 from rules.files.arns import Account
 
 log = get_logger("cloud.daemon")
 
-ACTIONS = frozenset({"republish", "dynamoDBv2", "firehose", "sns"})  # what this cloud can do for a rule
+ACTIONS = CLOUD_ACTIONS
 DATABASE_FILE = "cloud.db"
 CONTROL_FILE = "control.sock"
 STREAMS_DIRECTORY = "streams"

@@ -6,10 +6,11 @@ Imports rich, so a running daemon never imports this module.
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import orjson
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -21,30 +22,70 @@ EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h; the systemd units do not res
 
 PIPE_COLUMNS = 160  # a file or a pipe has no width; wide enough that rows stay on a line
 
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()  # None: the shell closed it
+
+
 # No markup and no emoji: what is printed comes from devices, and may hold brackets and colons of its own.
-out = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+out = Console(highlight=False, markup=False, emoji=False, width=None if _is_terminal() else PIPE_COLUMNS)
 err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
 
 
+class Placed(Protocol):
+    """A fault that says where it stands; `excerpt` is that line and, below it, a caret under the column."""
+
+    @property
+    def excerpt(self) -> str: ...
+
+
 @contextmanager
 def errors_to_exit_codes() -> Iterator[None]:
-    """Turn a TidegateError into its message on standard error and the documented exit code."""
+    """Turn a TidegateError into its message on standard error and the documented exit code.
+
+    Of a ConfigurationError that has `found`, faults that say where they stand, each is shown in its line.
+    """
     try:
         yield
     except ConfigurationError as error:
-        err.print(str(error), style="red", soft_wrap=True)
+        found: Iterable[Placed] = getattr(error, "found", ())
+        for fault in found:
+            print_fault(fault, "red")
+        if not found:
+            err.print(_lines(error), style="red", soft_wrap=True)
         raise typer.Exit(EXIT_CONFIGURATION) from None
     except (TidegateError, OSError) as error:
-        err.print(f"tidegate: {error}", style="red", soft_wrap=True)
+        err.print(f"tidegate: {_lines(error)}", style="red", soft_wrap=True)
         raise typer.Exit(EXIT_FAILED) from None
+
+
+def print_fault(fault: Placed, style: str) -> None:
+    """Print a fault on standard error, with the line that it is in and a caret under its character."""
+    err.print(plain(str(fault)), style=style, soft_wrap=True)
+    if fault.excerpt:
+        line, _, caret = fault.excerpt.partition("\n")
+        before = line[: len(caret) - 1].ljust(len(caret) - 1)
+        err.print(plain(line), soft_wrap=True)
+        err.print(f"{' ' * cell_len(plain(before))}^", soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """The text without what a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def write(content: bytes) -> None:
+    """Write to standard output, if there is one."""
+    if sys.stdout is not None:
+        sys.stdout.buffer.write(content)
+        sys.stdout.flush()
 
 
 def print_json(document: Any) -> None:
     """Write one JSON document and a newline to standard output."""
-    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    sys.stdout.flush()
+    write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]], *, title: str = "", as_json: bool = False) -> None:
@@ -100,5 +141,8 @@ def _cell(value: Any) -> str:
         case list():
             return ", ".join(map(str, value))
         case _:
-            # A control character from a device must not reach the terminal.
-            return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+            return plain(str(value))  # a control character from a device must not reach the terminal
+
+
+def _lines(error: Exception) -> str:
+    return "\n".join(map(plain, str(error).split("\n")))

@@ -45,7 +45,9 @@ def read_texts(paths: Path | Iterable[Path]) -> dict[str, str]:
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
         found = [file for file in path.iterdir() if file.suffix in SUFFIXES and not file.name.startswith(".")]
-        return sorted(file for file in found if file.is_file() and not file.name.endswith(TESTS))
+        # A link to nothing counts, so that reading it says so: a rule of it would be missed by nobody.
+        files = [file for file in found if file.is_file() or (file.is_symlink() and not file.exists())]
+        return sorted(file for file in files if not file.name.endswith(TESTS))
     if not path.exists():
         raise ValueError("there is no such file or directory")
     if not path.is_file():
@@ -54,6 +56,8 @@ def _files(path: Path) -> list[Path]:
 
 
 def _text(file: Path) -> str:
+    if file.is_symlink() and not file.exists():
+        raise ValueError("a symbolic link to nothing")
     with file.open("rb") as stream:
         content = stream.read(FILE_BYTES_MAX + 1)
     if len(content) > FILE_BYTES_MAX:

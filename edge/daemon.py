@@ -35,13 +35,14 @@ from edge.reactions import Reactions
 from edge.uplink import Uplink
 from edge.windows import EdgeWindows
 from rules import files
+from rules.actions import EDGE_ACTIONS
 from rules.engine import RuleSet
 from rules.event import NO_ACCOUNT
 from rules.files.arns import Account
 
 log = get_logger("edge.daemon")
 
-ACTIONS = frozenset({"republish"})  # what an edge can do for a rule
+ACTIONS = EDGE_ACTIONS
 TIDY_SECONDS = 5.0  # how often ages are checked and disk space is given back
 BUFFER_FILE = "buffer.db"
 CONTROL_FILE = "control.sock"

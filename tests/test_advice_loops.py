@@ -1,17 +1,7 @@
 """Messages that go round through republish: found for certain, perhaps, or not at all."""
 
-import orjson
-import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as some
-
-from core.message import Message
 from rules.advice import Finding, advise
-from rules.advice.loops import Hears, hears, topic_levels
-from rules.engine import filter_hears
-from rules.event import Event
 from rules.files import survey
-from rules.sql.template import Template
 
 
 def loops(*written: tuple[str, str, str]) -> list[Finding]:
@@ -23,38 +13,6 @@ def loops(*written: tuple[str, str, str]) -> list[Finding]:
     found = survey({"a.yaml": text})
     assert found.problems == []
     return [finding for finding in advise(found.rules) if finding.code == "loop"]
-
-
-@pytest.mark.parametrize(
-    ("source", "template", "how"),
-    [
-        ("a/+", "a/b", Hears.ALWAYS), ("a/+", "b/a", Hears.NEVER), ("a/#", "a", Hears.NEVER),
-        ("a/#", "a/", Hears.ALWAYS), ("#", "x", Hears.ALWAYS), ("#", "$$x", Hears.NEVER),
-        ("+/a", "$$x/a", Hears.NEVER), ("$x/a", "$$x/a", Hears.ALWAYS), ("a/b", "a/b/c", Hears.NEVER),
-        ("a/b/c", "a/b", Hears.NEVER),
-        # one level of what the rule hears
-        ("plant/+/machine/telemetry", "plant/${topic(2)}/${topic(3)}/alarm", Hears.NEVER),
-        ("plant/+/machine/telemetry", "plant/${topic(2)}/${topic(3)}/telemetry", Hears.ALWAYS),
-        ("plant/+/machine/telemetry", "plant/x/${topic(2)}/telemetry", Hears.SOMETIMES),
-        ("plant/a/+", "plant/${topic(2)}/x", Hears.ALWAYS), ("plant/a/+", "plant/${topic(3)}/x", Hears.SOMETIMES),
-        ("plant/#", "plant/${topic(9)}", Hears.ALWAYS), ("plant/#", "${topic(2)}/x", Hears.SOMETIMES),
-        # all of it
-        ("a/+", "${topic()}", Hears.ALWAYS), ("a/+", "${topic()}/x", Hears.NEVER),
-        ("a/#", "${topic()}/x", Hears.ALWAYS), ("a/#", "x/${topic()}", Hears.NEVER),
-        # anything
-        ("a/+", "${x}", Hears.SOMETIMES), ("a/+", "a/${x}", Hears.SOMETIMES), ("a/#", "a/${x}", Hears.ALWAYS),
-        ("a/+/c", "a/${x}/c", Hears.SOMETIMES), ("a/b/c/d", "a/${x}/d", Hears.SOMETIMES),
-        ("a/b", "a/${x}/c", Hears.NEVER), ("a/b-7-c", "a/b-${x}-c", Hears.SOMETIMES),
-        ("a/b-7-d", "a/b-${x}-c", Hears.NEVER), ("a/bc", "a/b${x}b", Hears.NEVER),
-        ("a/b-1/2-c", "a/b-${x}-c", Hears.SOMETIMES), ("a/bb", "a/${x}b${y}", Hears.SOMETIMES),
-        ("a/b-x", "a/b-${topic(2)}", Hears.NEVER), ("a/b/c", "a/${1}/c", Hears.NEVER),
-        ("a/1/c", "a/${1}/c", Hears.ALWAYS), ("a/b/c", "a/${'b/c'}", Hears.ALWAYS),
-        ("a/x}y", "a/${'x}y'}", Hears.ALWAYS),
-        ("+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/+/x", "${a}/${b}/${c}/${d}/${e}/${f}/${g}/${h}/y", Hears.NEVER),
-    ],
-)  # fmt: skip
-def test_how_often_a_filter_hears_what_a_template_gives(source: str, template: str, how: Hears) -> None:
-    assert hears(source.split("/"), topic_levels(template, source)) is how
 
 
 def test_a_rule_that_hears_itself_is_told() -> None:
@@ -107,29 +65,56 @@ def test_a_disabled_rule_hears_nothing() -> None:
     assert advise(survey({"a.yaml": text}).rules) == []
 
 
-# ── what is said is true ────────────────────────────────────────────────────────────────────────────────────
-
-FILTERS = some.lists(some.sampled_from(("a", "b", "x", "xa", "", "+", "$x")), min_size=1, max_size=4).flatmap(
-    lambda levels: some.sampled_from(("/".join(levels), "/".join([*levels, "#"]), "#"))
-)
-TEXTS = some.sampled_from(("a", "b", "", "a/b", "b/a", "$x", "/"))
-LEVELS = some.sampled_from(("a", "b", "", "x"))
-EXPRESSIONS = ("${m}", "${n}", "${topic()}", "${topic(1)}", "${topic(2)}", "${'a/b'}")
-PIECES = some.sampled_from(("a", "b", "/", "$x", *EXPRESSIONS))
-TEMPLATES = some.lists(PIECES, min_size=1, max_size=6).map("".join)
+def many(count: int, source: str, topic: str) -> list[Finding]:
+    """What is said of `count` rules; {i} is the number of a rule, {next} that of the one after it."""
+    text = "".join(
+        f"R{i}: {{ sql: \"SELECT x FROM '{source.format(i=i)}'\", actions: [republish: {{ topic: '{written}' }}] }}\n"
+        for i in range(count)
+        for written in (topic.format(i=i, next=(i + 1) % count),)
+    )
+    return [finding for finding in advise(survey({"a.yaml": text}).rules) if finding.code == "loop"]
 
 
-@given(FILTERS, FILTERS, TEMPLATES, TEXTS, TEXTS, TEXTS, some.lists(LEVELS, min_size=5, max_size=5))
-def test_what_is_said_of_a_topic_is_so_for_every_message(
-    own: str, other: str, template: str, m: str, n: str, rest: str, levels: list[str]
-) -> None:
-    wild = {"+": levels, "#": [rest]}
-    topic = "/".join(wild[level].pop() if level in wild else level for level in own.split("/"))
-    assume(filter_hears(own, topic))  # unless a wildcard stands for $x
-    published = Template(template).render(Event(Message(topic, orjson.dumps({"m": m, "n": n})), 0))
-    assume(published)
-    said = hears(other.split("/"), topic_levels(template, own))
-    if filter_hears(other, published):
-        assert said is not Hears.NEVER
-    else:
-        assert said is not Hears.ALWAYS
+def test_a_thousand_rules_that_hear_each_other_are_told_each_of_itself() -> None:
+    findings = many(1_000, "x/#", "x/${{b}}/{i}")
+    assert len(findings) == 1_000
+    assert {finding.message for finding in findings} == {
+        "a message goes round: the rule's own FROM 'x/#' hears what it republishes"
+    }
+
+
+def test_of_a_round_through_a_thousand_rules_the_first_few_are_named() -> None:
+    [finding] = many(1_000, "x/{i}", "x/{next}")
+    assert finding.message == (
+        "a message goes round, R0 → R1 → R2 → R3 → R4 → R5 → R6 → … (993 more) → R0: "
+        "each hears what the one before it republishes"
+    )
+
+
+def on_error(*written: tuple[str, str, str]) -> list[Finding]:
+    """What is said about rules of (FROM, topic of the action, topic of the error action)."""
+    text = "".join(
+        f"{name}: {{ sql: \"SELECT x FROM '{source}'\", actions: [republish: {{ topic: '{topic}' }}], "
+        f"errorAction: {{ republish: {{ topic: '{failed}' }} }} }}\n"
+        for name, (source, topic, failed) in zip("ABC", written, strict=False)
+    )
+    return [finding for finding in advise(survey({"a.yaml": text}).rules) if finding.code == "loop"]
+
+
+def test_an_error_action_that_the_rule_itself_hears_may_go_round_when_an_action_fails() -> None:
+    [finding] = on_error(("a/b", "x", "a/b"))
+    assert finding.place == ("errorAction", "republish", "topic")
+    assert finding.message == (
+        "a message may go round, when an action of A fails: the rule's own FROM 'a/b' hears what it republishes"
+    )
+
+
+def test_a_round_through_an_error_action_says_which_rule_fails() -> None:
+    [finding] = on_error(("a", "b", "x"), ("b", "x", "a"))
+    assert finding.place == ("actions", 0, "republish", "topic")
+    assert finding.message.startswith("a message may go round, when an action of B fails, A → B → A: ")
+
+
+def test_a_round_without_a_failure_is_told_rather_than_one_with() -> None:
+    [finding] = on_error(("a", "a", "a"))
+    assert (finding.place[0], "fails" in finding.message) == ("actions", False)

@@ -5,8 +5,10 @@ import sys
 
 import orjson
 import pytest
+import typer
 
-from core.cli import print_facts, print_rows
+from core.cli import errors_to_exit_codes, print_facts, print_rows
+from core.errors import TidegateError
 
 
 def test_markup_and_control_characters_in_a_payload_are_shown_and_not_obeyed(
@@ -47,3 +49,9 @@ def test_a_daemon_carries_neither_typer_nor_rich() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 0, ended.stderr
+
+
+def test_an_error_cannot_make_a_terminal_do_anything(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit), errors_to_exit_codes():
+        raise TidegateError("no \x1b[31mred\nthing")
+    assert capsys.readouterr().err == "tidegate: no \\x1b[31mred\nthing\n"

@@ -30,6 +30,20 @@ def test_an_empty_directory_has_no_texts(tmp_path: Path) -> None:
     assert read_texts(tmp_path) == {}
 
 
+def test_a_link_to_nothing_is_told_and_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "b.yaml").symlink_to("b.yaml")
+    (tmp_path / ".#c.yaml").symlink_to("editor@host")  # as an editor locks a file
+    (tmp_path / "d.yaml").symlink_to(tmp_path / "there")
+    (tmp_path / "there").write_text("read")
+    with pytest.raises(ConfigurationError) as caught:
+        read_texts(tmp_path)
+    assert caught.value.problems == [f"{tmp_path}/{name}: a symbolic link to nothing" for name in ("a.yaml", "b.yaml")]
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).unlink()
+    assert read_texts(tmp_path) == {f"{tmp_path}/d.yaml": "read"}
+
+
 def test_everything_that_cannot_be_read_is_said_at_once(tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_text("good")
     (tmp_path / "latin.yaml").write_bytes(b"na\xefve")

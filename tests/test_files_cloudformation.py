@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from rules.actions import Lambda, Sns, parameters
 from rules.errors import Problem
-from rules.files import read
 from rules.files.arns import Account
 from rules.files.intrinsics import RESOURCES
+from tests.rules_texts import read
 
 TEMPLATE = """
 AWSTemplateFormatVersion: 2010-09-09
@@ -214,6 +214,20 @@ def test_other_resources_may_hold_whatever_they_like() -> None:
         ("Description: !Sub 'a ${X} b'", "${X}", "'X' is no parameter and no resource"),
         ("Description: !Sub ['a ${Table}']", "!Sub", "Fn::Sub is a text, or [text, { name: value }]"),
         ("Description: !Sub { a: b }", "!Sub", "must be plain text"),
+        ("Description: !Join [a, !Ref Listed]", "!Ref", "a list that a function makes is not resolved here"),
+        ("Description: !Join [a, !Split [',', 'b,c']]", "!Split", "a list that a function makes is not resolved here"),
+        ("Description: !Join [a, [!Ref Listed]]", "!Ref", "the parameter Listed is a list, and lists are not resolved"),
+        ("Description: !Ref Numbers", "!Ref", "the parameter Numbers is a list, and lists are not resolved here"),
+        (
+            "Description: !Ref Stored",
+            "!Ref",
+            "the parameter Stored is looked up in Systems Manager: it is known when a",
+        ),
+        (
+            "Description: '${AWS::Region}/x'",
+            "${AWS",
+            "${AWS::Region} stays as it is in a plain text; write !Sub before",
+        ),
         ("Description: !Join [a]", "!Join", "Fn::Join is [delimiter, [texts]]"),
         ("Description: !Join [a, [b, [c]]]", "[c]", "must be text, or a function"),
         ("Description: !Ref Loop", "${Loop}", "is made of itself"),
@@ -231,7 +245,11 @@ def test_what_cannot_be_resolved_or_is_wrong_is_said_at_its_place(keys: str, at:
     tail = """
   Table: { Type: AWS::DynamoDB::Table }
   Loop: { Type: AWS::SNS::Topic, Properties: { TopicName: !Sub "${Loop}" } }
-Parameters: { Unknown: { Type: String } }
+Parameters:
+  Unknown: { Type: String }
+  Listed: { Type: CommaDelimitedList, Default: "a,b" }
+  Numbers: { Type: List<Number>, Default: "1,2" }
+  Stored: { Type: AWS::SSM::Parameter::Value<String>, Default: /plant/topic }
 """
     problem = only_problem(payload(keys) + tail)
     assert message in problem.message
@@ -243,6 +261,7 @@ Parameters: { Unknown: { Type: String } }
     [
         ("    Condition: IsProduction\n    Properties: {}\n", "IsProduction", "a rule with a Condition"),
         ("    Properties: { RuleName: a }\n", "R:", "Properties.TopicRulePayload is missing"),
+        ("", "R:", "Properties is missing"),
         ("    Properties: 5\n", "5", "must be a mapping"),
         ("    Properties: { TopicRulePayload: 5 }\n", "5", "a rule is a mapping"),
         ("    Properties: { TopicRulePayload: {} , RulName: a }\n", "RulName", "a rule has no RulName; did"),
@@ -261,13 +280,44 @@ def test_a_rule_that_a_template_only_makes_in_a_stack_is_refused(resource: str, 
     [
         ("E: { Type: IoTRule, Properties: { AwsIotSqlVersion: beta } }", "Sql: is missing"),
         ("E: { Type: IoTRule, Properties: { Sql: SELECT * FROM 'a', Description: b } }", "an IoTRule event has no D"),
-        ("E_1: { Type: IoTRule }", "an IoTRule event has no Type"),
+        ("E_1: { Type: IoTRule }", "Properties is missing"),
+        ("E_1: { Type: IoTRule, Properties: { Type: a } }", "an IoTRule event has no Type"),
     ],
 )
 def test_a_wrong_event_of_a_function_is_told_what_is_wrong(event: str, message: str) -> None:
     function = f"F: {{ Type: AWS::Serverless::Function, Properties: {{ Events: {{ {event} }} }} }}"
     problem = only_problem(f"Resources: {{ {function} }}")
     assert message in problem.message
+
+
+@pytest.mark.parametrize(
+    ("resource", "near"),
+    [
+        ("R: { Type: AWS::IoT::TopicRules }", "AWS::IoT::TopicRule"),
+        ("R: { Type: AWS::Iot::TopicRule }", "AWS::IoT::TopicRule"),
+        ("R: { Type: AWS::IoT::TopcRule }", "AWS::IoT::TopicRule"),
+        ("R: { Type: AWS::Serverless::Funktion }", "AWS::Serverless::Function"),
+        ("F: { Type: AWS::Serverless::Function, Properties: { Events: { E: { Type: IotRule } } } }", "IoTRule"),
+    ],
+)
+def test_what_is_nearly_a_rule_does_not_disappear_silently(resource: str, near: str) -> None:
+    rules, [problem] = read({"t.yaml": f"Resources:\n  {resource}\n"})
+    assert (rules, problem.severity) == ([], "warning")
+    assert problem.message.startswith("this is not read, because its Type is ")
+    assert problem.message.endswith(f"did you mean {near!r}?")
+
+
+def test_types_that_are_really_called_something_like_a_rule_are_no_slips() -> None:
+    types = ["AWS::IoT::TopicRuleDestination", "AWS::IoT::Thing", "AWS::IoT::Policy", "AWS::Lambda::Function"]
+    listed = "".join(f"  R{number}: {{ Type: {kind} }}\n" for number, kind in enumerate(types))
+    assert read({"t.yaml": f"Resources:\n{listed}"}) == ([], [])
+
+
+def test_resources_that_only_a_stack_makes_do_not_disappear_silently() -> None:
+    loop = "Fn::ForEach::Rules: [X, [a, b], { '${X}Rule': { Type: AWS::IoT::TopicRule } }]"
+    problem = only_problem(f"Resources:\n  {loop}\n")
+    assert "Fn::ForEach makes resources when a stack is created, and not here" in problem.message
+    assert marked(problem).startswith("Fn::ForEach")
 
 
 @pytest.mark.parametrize(

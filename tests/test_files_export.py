@@ -8,10 +8,11 @@ import yaml
 
 from rules.actions import ACTIONS, parameters
 from rules.engine import Rule
-from rules.files import parse, read
+from rules.files import parse
 from rules.files.arns import Account, is_bare
 from rules.files.export import Json, documents, template
 from tests.aws_actions import LEAST, MORE
+from tests.rules_texts import read
 
 ACCOUNT = Account("eu-west-1", "123456789012")
 ROLE = "arn:aws:iam::123456789012:role/rules"
@@ -190,6 +191,7 @@ def rule(action: Json, sql: str = "SELECT 1 FROM 'a'") -> list[Rule]:
         ({"dynamoDB": {**LEAST["dynamoDB"], "operation": "INSERT"}}, "CloudFormation has no operation for dynamoDB"),
         ({"iotAnalytics": {"channelArn": "c"}}, "CloudFormation has no channelArn"),
         ({"salesforce": LEAST["salesforce"]}, "CloudFormation has no salesforce"),
+        ({"lambda": {"functionArn": "arn:aws:lambda:eu-west-1:1:function:${topic(2)}"}}, "a template in functionArn"),
         ({"kafka": {**LEAST["kafka"], "destinationArn": "d"}}, "actions[0].kafka: destinationArn: AWS wants the ARN"),
     ],
 )

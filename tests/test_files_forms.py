@@ -8,8 +8,9 @@ import pytest
 
 from rules.actions import ACTIONS
 from rules.errors import Problem, RulesError
-from rules.files import parse, read
+from rules.files import parse
 from rules.files.reader import PAYLOAD_BYTES_MAX
+from tests.rules_texts import read
 
 PAYLOAD = {
     "sql": "SELECT temperature FROM 'plant/+'",
@@ -87,6 +88,13 @@ def test_what_is_wrong_with_a_document_of_aws_is_said(written: object, message: 
     assert message in found.message
     assert found.severity == "error"
     assert len(rules) == (written == [GOT, GOT])
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_whoever_lists_rules_is_told_to_get_them(cut: bool) -> None:
+    listed = [{"ruleArn": "arn:aws:iot:eu-west-1:1:rule/A", "ruleName": "A", "topicPattern": "a"}]
+    found = problem(json.dumps(listed if cut else {"rules": listed}))
+    assert "ask for each rule with `aws iot get-topic-rule`" in found.message
 
 
 def test_a_file_whose_name_is_no_rule_name_cannot_hold_a_lone_payload() -> None:

@@ -40,6 +40,9 @@ def test_templates_are_texts_and_what_may_be_chosen_is_listed() -> None:
     assert definitions["S3"]["properties"]["key"] == {"type": "string", "minLength": 1}
     state = definitions["CloudwatchAlarm"]["properties"]["stateValue"]
     assert state == {"anyOf": [{"enum": ["OK", "ALARM", "INSUFFICIENT_DATA"]}, {"type": "string", "pattern": "\\$\\{"}]}
+    url, endpoint = definitions["Http"]["properties"]["url"], definitions["OpenSearch"]["properties"]["endpoint"]
+    assert url["pattern"] == r"^https://.|\$\{"
+    assert endpoint["pattern"] == r"^https://.|^http://.|\$\{"
     assert definitions["Sns"]["properties"]["targetArn"]["not"] == {"pattern": "\\$\\{"}
     assert definitions["Sns"]["properties"]["messageFormat"]["enum"] == ["RAW", "JSON"]
     assert definitions["Timestream"]["properties"]["dimensions"]["maxItems"] == 128

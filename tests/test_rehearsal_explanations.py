@@ -6,9 +6,9 @@ import orjson
 import pytest
 
 from core.message import Message
-from rules.engine import Rule
+from rules.engine import NOTHING, Rule
 from rules.event import Event
-from rules.rehearsal.explanations import PARTS_MAX, Part, blamed, condition, type_of, variables
+from rules.rehearsal.explanations import PARTS_MAX, Part, again, blamed, condition, type_of, variables
 from rules.sql.parser import parse_statement
 from rules.sql.values import UNDEFINED, SqlVersion
 
@@ -138,3 +138,53 @@ def test_a_huge_where_is_explained_as_far_as_anyone_reads() -> None:
     found = explained(" + ".join(["a"] * 1_500) + " > 1", {"a": 1})
     assert (found.value, len(list(found.walk())) <= PARTS_MAX) == (True, True)
     assert len(list(explained(" OR ".join(["a = 2"] * 600), {"a": 1}).walk())) <= PARTS_MAX
+
+
+class Sure:
+    """Chance that gives these numbers, one after the other."""
+
+    def __init__(self, *numbers: float) -> None:
+        self._numbers = list(numbers)
+
+    def random(self) -> float:
+        return self._numbers.pop(0)
+
+    def uuid(self) -> str:
+        return "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.mark.parametrize(
+    ("sql", "numbers", "values", "why"),
+    [
+        ("SELECT a FROM 't' WHERE rand() < 0.5 AND a = 1", (0.7, 0.1, 0.1), ["false", "false", "0.7", ""],
+         "rand() < 0.5 is false"),
+        ("SELECT a FROM 't' WHERE rand() < 0.5 AND a = 1", (0.1, 0.7, 0.7), ["true", "true", "0.1", "true", "1"], ""),
+        ("SELECT a FROM 't' WHERE rand() < 0.5 AND rand() > 0.5", (0.1, 0.2, 0.9, 0.9),
+         ["false", "true", "0.1", "false", "0.2"], "rand() > 0.5 is false"),
+        ("SELECT a FROM 't' WHERE rand() < 0.5 OR (traceid() <> '' AND rand() > 0.5)", (0.9, 0.8, 0.1, 0.1),
+         ["true", "false", "0.9", "true", "true", '"00000000-0000-4000-8000-000000000000"', "true", "0.8"], ""),
+        ("SET @r = rand() SELECT a FROM 't' WHERE rand() < 0.5 AND @r > 0.5", (0.9, 0.2, 0.1, 0.1),
+         ["true", "true", "0.2", "true", "0.9"], ""),
+    ],
+)  # fmt: skip
+def test_what_is_random_falls_once_for_the_whole_and_its_parts(
+    sql: str, numbers: tuple[float, ...], values: list[str], why: str
+) -> None:
+    chosen = Rule("A", parse_statement(sql), SqlVersion.V2016)
+    event = Event(Message("t", b'{"a": 1}'), 0, chance=Sure(*numbers))
+    found = condition(chosen, event)
+    assert found is not None
+    shown = ["" if part.skipped else orjson.dumps(part.value).decode() for part in found.walk()]
+    assert (shown, blamed(found)) == (values, why)
+    again(event)
+    assert (chosen.evaluate(event) is NOTHING) is bool(why)
+
+
+def test_the_part_that_is_to_blame_is_found_among_any_number_of_parts() -> None:
+    payload = {f"m{n}": 1 for n in range(1_000)} | {"m900": 2}
+    where = " AND ".join(f"m{n} = 1" for n in range(1_000))
+    assert blamed(explained(where, payload)) == "m900 = 1 is false"
+    assert blamed(explained(where, {**payload, "m900": 1})) == ""
+    few = " AND ".join(f"m{n} = 1" for n in range(400))
+    nested = f"({few}) AND (m900 = 1 OR (m1 = 1 AND m2 = 2))"
+    assert blamed(explained(nested, payload)) == "m900 = 1 OR (m1 = 1 AND m2 = 2) is false"

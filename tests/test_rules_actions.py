@@ -214,3 +214,8 @@ def test_actions_never_change_and_are_equal_when_they_say_the_same() -> None:
     assert first != read("s3", {**LEAST["s3"], "key": "other"})
     with pytest.raises(ValidationError):
         first.bucket_name = "x"  # type: ignore[attr-defined]
+
+
+def test_bounds_are_told_with_all_their_digits() -> None:
+    with pytest.raises(ValueError, match="must be a whole number from 0 to 4,294,967,295 as text, or a template"):
+        action("republish", {"topic": "a", "headers": {"messageExpiry": "-1"}}, Setting())

@@ -70,7 +70,8 @@ def test_a_rule_that_does_what_it_says_needs_no_advice(sql: str) -> None:
     ("source", "code", "message"),
     [
         ("$aws/rules/A/x", "never-hears", "no rule hears topics of Basic Ingest"),
-        ("+/things/x/shadow/update", "never-hears", "write '$aws/things/x/shadow/update'"),
+        ("+/things/x/shadow/update", "not-reserved", "if that is meant, write '$aws/things/x/shadow/update'"),
+        ("+/events/+", "not-reserved", "does not hear topics that begin with $, so no $aws/events/+"),
         ("#", None, ""),
         ("plant/*/telemetry", "literal-star", "write 'plant/+/telemetry'"),
         ("plant/a*", None, ""),
@@ -253,7 +254,7 @@ def test_the_templates_of_a_rule_with_a_window_see_its_row() -> None:
 
 
 def test_the_templates_of_the_error_action_are_looked_at_too() -> None:
-    on_error = "errorAction: { republish: { topic: '${l}' } }"
+    on_error = "errorAction: { republish: { topic: 'x/${l}' } }"
     text = f"A: {{ sql: SELECT topic(2) AS l FROM 't', actions: [sns: {{ targetArn: x }}], {on_error} }}"
     [finding] = advise(rules(text))
     assert finding.place == ("errorAction", "republish", "topic")
@@ -289,6 +290,23 @@ E: { sql: "SELECT a FROM 't'", actions: [sns: { targetArn: x }], ruleDisabled: t
     [finding] = advise(rules(text))
     assert (finding.rule, finding.code) == ("B", "twin")
     assert "A does" in finding.message
+
+
+def test_rules_that_differ_in_the_blanks_of_a_text_are_no_twins() -> None:
+    text = """
+A: { sql: "SELECT a FROM 't' WHERE b = 'x y'", actions: [sns: { targetArn: x }] }
+B: { sql: "SELECT a FROM 't' WHERE b = 'x  y'", actions: [sns: { targetArn: x }] }
+C: { sql: "SELECT a FROM 't' WHERE b = 1", actions: [sns: { targetArn: x }] }
+D: { sql: "SELECT a FROM 't' WHERE b = true", actions: [sns: { targetArn: x }] }
+E: { sql: "SELECT a FROM 't' WHERE b='x y'", actions: [sns: { targetArn: x }] }
+"""
+    assert [(finding.rule, finding.message.split()[4]) for finding in advise(rules(text))] == [("E", "A")]
+
+
+def test_what_is_allowed_is_not_said() -> None:
+    several = rules("A: { sql: SELECT a + 1 FROM '/t', actions: [] }")
+    assert [finding.code for finding in advise(several)] == ["empty-level", "unnamed", "no-action"]
+    assert [finding.code for finding in advise(several, allow={"unnamed", "no-action"})] == ["empty-level"]
 
 
 def test_no_rules_need_no_advice() -> None:

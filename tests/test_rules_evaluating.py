@@ -218,7 +218,7 @@ def test_a_line_that_is_no_request_is_answered_and_the_next_one_too(answers: dic
     messages = [answer["error"]["message"] for answer in answers[None]]
     assert len(messages) == 6
     assert all("not a line of JSON" in messages[number] for number in (0, 2, 3, 4))
-    assert messages[1] == "must be a table, not a list"
+    assert messages[1] == "must be an object, not a list"
     assert "4,194,304 bytes" in messages[5]
     assert "last" in answers
 
@@ -241,3 +241,9 @@ def test_eval_without_jsonl_says_how_to_use_it() -> None:
     done = rules("eval")
     assert done.returncode == 2
     assert b"--jsonl" in done.stderr
+
+
+def test_eval_without_a_standard_input_has_nothing_to_answer() -> None:
+    command = [sys.executable, "-m", "tidegate.main", "rules", "eval", "--jsonl"]
+    done = subprocess.run(["sh", "-c", '"$@" <&-', "sh", *command], capture_output=True, cwd=ROOT, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

@@ -2,12 +2,13 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.rules_command import EXAMPLES, rules
+from tests.rules_command import EXAMPLES, ROOT, rules
 
 ALARMS = ("explain", "Alarms", "--file", EXAMPLES / "edge", "--file", EXAMPLES / "cloud", "--topic")
 HEARD = "plant/l1/machine/telemetry"
@@ -161,16 +162,45 @@ def test_a_disabled_rule_is_said_to_be_disabled(tmp_path: Path) -> None:
 
 
 def test_explain_knows_which_rules_there_are() -> None:
-    done = rules("explain", "Alarm", "--topic", "a", "--file", EXAMPLES / "cloud")
-    assert done.returncode == 1
-    assert done.stderr == b"tidegate: there is no rule Alarm; there are: Readings, Alarms\n"
+    for name, said in {"alarms": "did you mean 'Alarms'?", "Fire": "there are: Readings, Alarms"}.items():
+        done = rules("explain", name, "--topic", "a", "--file", EXAMPLES / "cloud")
+        assert done.returncode == 1
+        assert done.stderr.decode() == f"tidegate: there is no rule {name}; {said}\n"
+
+
+def test_what_is_random_falls_for_the_output_as_it_did_for_where(tmp_path: Path) -> None:
+    sql = "SELECT a FROM 't' WHERE rand() < 0.5 AND a = 1"
+    (tmp_path / "a.yaml").write_text(f"A: {{ sql: {sql}, actions: [] }}")
+    outcomes = set()
+    for _ in range(40):
+        done = rules("explain", "A", "--file", tmp_path, "--topic", "t", "--json", stdin=b'{"a": 1}')
+        facts = json.loads(done.stdout)
+        assert facts["acts"] is facts["where_is_true"] is ("output" in facts)
+        assert facts["why_not"] == ("" if facts["acts"] else "rand() < 0.5 is false")
+        outcomes.add(facts["acts"])
+        if len(outcomes) == 2:
+            break
+    assert outcomes == {True, False}
+
+
+def test_explain_without_a_standard_input_says_what_stands_there(hot: tuple[str | Path, ...]) -> None:
+    command = [sys.executable, "-m", "tidegate.main", "rules", *map(str, hot), "plant/l1/telemetry"]
+    done = subprocess.run(["sh", "-c", '"$@" <&-', "sh", *command], capture_output=True, cwd=ROOT, timeout=60)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == b"tidegate: standard input is closed; the message's payload stands there\n"
+
+
+def test_a_context_that_is_a_directory_is_told(tmp_path: Path) -> None:
+    done = rules(*ALARMS, HEARD, "--context", tmp_path, stdin=b"{}")
+    assert (done.returncode, done.stdout) == (78, b"")
+    assert done.stderr.decode() == f"cannot read: {tmp_path}: is a directory; name one JSON file\n"
 
 
 @pytest.mark.parametrize(
     ("context", "code", "message"),
     [
         ("{", 78, "not JSON"),
-        ("[]", 78, "must be a table, not a list"),
+        ("[]", 78, "must be an object, not a list"),
         ('{"client": 1}', 78, "client: unknown key; did you mean 'clientid'?"),
         ('{"timestamp": "now"}', 78, "timestamp: must be a whole number"),
         (None, 78, "there is no such file"),

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 
-from rules.files import read
 from rules.files.schema import schema
 from tests.rules_command import EXAMPLES, rules
+from tests.rules_texts import read
 
 ACCOUNT = ("--region", "eu-west-1", "--account", "123456789012", "--role", "arn:aws:iam::123456789012:role/rules")
 
@@ -55,7 +56,7 @@ def test_wrong_files_are_not_exported(tmp_path: Path) -> None:
     file.write_text("Bad: 1\n")
     done = rules("export", file, "--format", "cloudformation")
     assert (done.returncode, done.stdout) == (78, b"")
-    assert done.stderr.decode() == f"rules: {file}:1:6: a rule is a mapping of keys to values\n"
+    assert done.stderr.decode() == f"{file}:1:6: a rule is a mapping of keys to values\nBad: 1\n     ^\n"
 
 
 def test_wrong_options_are_told() -> None:
@@ -65,6 +66,35 @@ def test_wrong_options_are_told() -> None:
     assert half.returncode == 2
     short = rules("export", EXAMPLES, "--format", "json", "--region", "eu-west-1", "--account", "1")
     assert (short.returncode, short.stderr) == (1, b"tidegate: an account has 12 digits, not '1'\n")
+
+
+@pytest.mark.parametrize(
+    ("region", "role", "message"),
+    [
+        ("mars", "arn:aws:iam::123456789012:role/r", "a region is called like eu-west-1, and not 'mars'"),
+        ("eu-west-1", "rules", "the ARN of a role is arn:aws:iam::123456789012:role/NAME, and not 'rules'"),
+        ("eu-west-1", "arn:aws:iam::1:role/r", "and not 'arn:aws:iam::1:role/r'"),
+        ("eu-west-1", "arn:aws:sns:eu-west-1:123456789012:r", "the ARN of a role is"),
+        ("us-gov-west-1", "arn:aws-us-gov:iam::123456789012:role/path/to@r", ""),
+    ],
+)
+def test_a_region_and_a_role_must_have_the_form_that_aws_gives_them(region: str, role: str, message: str) -> None:
+    options = ("--region", region, "--account", "123456789012", "--role", role)
+    done = rules("export", EXAMPLES / "cloud", "--format", "json", *options)
+    assert done.returncode == (1 if message else 0)
+    assert message in done.stderr.decode()
+
+
+def test_every_character_of_a_text_survives_a_template(tmp_path: Path) -> None:
+    sql = "SELECT '\x85 \u2028 \u2029 \x7f \t😀' AS a\nFROM 'b'"
+    rule = {"sql": sql, "actions": [], "description": "a \x85 b"}
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps({"R": rule}))
+    done = rules("export", file, "--format", "cloudformation")
+    assert done.returncode == 0
+    [found], problems = read({"t.yaml": done.stdout.decode()})
+    assert [problem for problem in problems if problem.severity == "error"] == []
+    assert (found.sql, found.description) == (sql, rule["description"])
 
 
 def test_the_schema_is_printed_as_json() -> None:

@@ -28,8 +28,8 @@ def problems(text: str, *, name: str = "rules.yaml", supported: frozenset[str] =
     return list(caught.value.found)
 
 
-def only_problem(text: str, **more: str) -> Problem:
-    [problem] = problems(text, **more)  # type: ignore[arg-type]
+def only_problem(text: str, *, name: str = "rules.yaml", supported: frozenset[str] = CLOUD) -> Problem:
+    [problem] = problems(text, name=name, supported=supported)
     return problem
 
 
@@ -98,6 +98,60 @@ def test_a_json_file_is_read_with_tabs_and_all_escapes() -> None:
         [rule] = parse({"a.json": text.replace("a/b", "a\\/b")}, supported=EDGE)
         assert rule.sql == "SELECT '😀\t\"' AS a FROM 'ä/+'"
         assert rule.description == "a/b"
+
+
+def test_a_key_may_hold_every_character_that_json_can_write() -> None:
+    smile = '"\\ud83d\\ude00"'
+    body = '{"R": {"sql": "SELECT 1 FROM \'a\'", "actions": [%s], "description": "x"%s}}'
+    problem = only_problem(body % ("", f", {smile}: 1"), name="a.json")
+    assert problem.message.startswith("😀: no such key here")
+    properties = f'{{"destinationArn": "arn:x", "topic": "t", "clientProperties": {{{smile}: "1"}}}}'
+    kafka = f'{{"kafka": {properties}}}'
+    problem = only_problem(body % (kafka, ""), name="a.json", supported=frozenset({"kafka"}))
+    assert "there is no client property '😀'" in problem.message
+
+
+@pytest.mark.parametrize("key", ['"R": {"sql": "x", "actions": [], "\\ud800": 1}', '"\\ude00\\ud83d": 1'])
+def test_half_a_character_in_a_key_is_an_error_at_the_key(key: str) -> None:
+    problem = only_problem(f"{{{key}}}", name="a.json")
+    assert "half a character" in problem.message
+    assert marked(problem).startswith('"\\ud')
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column"),
+    [
+        ('{"A": 1, "B":\n [],}', 2, 5),
+        ('{"A": 1} // it', 1, 10),
+        ("A: 1", 1, 1),
+        ("{'A': 1}", 1, 2),
+        ('{"A": [1, NaN]}', 1, 11),
+        ('{"A": "\t"}', 1, 8),
+        ('{"A": 1}\n{"B": 2}', 2, 1),
+    ],
+)
+def test_a_json_file_is_json_and_not_only_yaml(text: str, line: int, column: int) -> None:
+    problem = only_problem(text, name="a.json")
+    assert problem.message.startswith("not JSON: ")
+    assert problem.line == line
+    assert abs(problem.column - column) <= 1  # Python's parsers differ over which end of a comma is wrong
+
+
+def test_a_json_file_may_hold_characters_that_yaml_may_not() -> None:
+    body = {"R": {"sql": "SELECT '\x7f\x80\ufffe' AS a FROM 'b'", "actions": []}}
+    [rule] = parse({"a.json": json.dumps(body, ensure_ascii=False)}, supported=EDGE)
+    assert rule.sql == body["R"]["sql"]
+    assert rule.evaluate(Event(Message("b", b"{}"), 0)) == {"a": "\x7f\x80\ufffe"}
+
+
+@pytest.mark.parametrize("character", ["\x85", "\u2028", "\u2029"])
+def test_a_json_file_cannot_hold_what_yaml_takes_for_the_end_of_a_line(character: str) -> None:
+    body = '{"R": {"sql": "SELECT 1 FROM \'a\'", "actions": [], "description": "¶"}}'
+    problem = only_problem(body.replace("¶", character), name="a.json")
+    assert problem.message == f"write this character as \\u{ord(character):04x}"
+    assert problem.column == body.index("¶") + 1
+    [rule] = parse({"a.json": body.replace("¶", f"\\u{ord(character):04x}")}, supported=EDGE)
+    assert rule.description == character
 
 
 def test_the_examples_do_what_the_demo_needs() -> None:
@@ -215,6 +269,7 @@ def test_a_fault_in_a_file_is_named_with_its_place(text: str, line: int, column:
         ),
         ("actions: [], ruleDisabled: 1", 28, "ruleDisabled: must be true or false"),
         ("actions: [], errorAction: {s3: {}}", 28, "errorAction: this side cannot run 's3' yet; it runs: dyn"),
+        ("actions: [], errorAction:", 26, "errorAction: is empty: write a value, or leave the key out"),
         ("actions: {}", 10, "actions: must be a list"),
         ("actions: [lambda: {functionArn: f}]", 11, "actions[0]: this side cannot run 'lambda' yet; it runs: dyn"),
         ("actions: [lamda: {}]", 11, "actions[0]: there is no action 'lamda'; did you mean 'lambda'?"),

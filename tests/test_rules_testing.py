@@ -135,7 +135,7 @@ def test_test_files_are_no_rules_files(directory: Path) -> None:
         (["untested.yaml"], 1, "{0}/untested.yaml has no tests; they would stand in {0}/untested.test.yaml"),
         (["empty"], 1, "there are no test files (*.test.json, *.test.yaml, *.test.yml) in {0}/empty"),
         (["alone.test.yaml"], 1, "there is no alone.yaml beside it; write `rules:`"),
-        (["strange.test.yaml"], 78, "strange.test.yaml:1:8: tests: must be a valid list"),
+        (["strange.test.yaml"], 78, "strange.test.yaml:1:8: tests: must be a list"),
         (["lost.test.yaml"], 78, "cannot read: {0}/lost/x.yaml: there is no such file or directory"),
         (["broken.test.yaml"], 78, "broken.yaml:1:4: a rule is a mapping of keys to values"),
         (["binary.test.yaml"], 78, "cannot read: {0}/binary.test.yaml: not UTF-8 text"),
@@ -272,9 +272,16 @@ def test_an_empty_recording_and_no_recording_are_two_things(directory: Path) -> 
     assert rules("test", directory, "--record", directory / "recorded.jsonl").stdout.startswith(b"0 messages\n")
     empty = json.loads(rules("test", directory, "--record", directory / "recorded.jsonl", "--json").stdout)
     assert (empty["firings"], empty["messages"]) == ([], 0)
-    done = rules("test", directory, "--record", directory / "nowhere.jsonl")
-    assert done.returncode == 1
-    assert b"No such file" in done.stderr
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_a_recording_that_cannot_be_read_is_told_before_anything_is_written(
+    directory: Path, as_json: list[str]
+) -> None:
+    for name, why in (("nowhere.jsonl", "No such file or directory"), (".", "Is a directory")):
+        done = rules("test", directory / "hot.yaml", "--record", directory / name, *as_json)
+        assert (done.returncode, done.stdout) == (78, b"")
+        assert done.stderr.decode().strip() == f"cannot read: {directory / name}: {why}"
 
 
 def test_the_examples_directory_is_where_the_demo_has_its_rules() -> None:

@@ -29,6 +29,8 @@ from rules.sql.template import Template
 
 __all__ = [
     "ACTIONS",
+    "CLOUD_ACTIONS",
+    "EDGE_ACTIONS",
     "S3",
     "Action",
     "CloudwatchAlarm",
@@ -66,6 +68,10 @@ _CLASSES: tuple[type[Action], ...] = (
     *(IotEvents, IotAnalytics, IotSiteWise, Location, Salesforce),
 )
 ACTIONS: dict[str, type[Action]] = {action.name: action for action in _CLASSES}
+
+# What each side can do for a rule.
+EDGE_ACTIONS = frozenset({"republish"})
+CLOUD_ACTIONS = frozenset({"republish", "dynamoDBv2", "firehose", "sns"})
 
 
 def action(name: str, written: Any, setting: Setting, *, strict: bool | None = None) -> Action:

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeAlias, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -36,6 +36,8 @@ from rules.sql.values import SqlVersion
 
 NAME_CHARS_MAX = 2_048  # AWS: the longest ARN
 
+Place: TypeAlias = tuple[str | int, ...]  # keys and positions from a rule's payload down, in the names of AWS's API
+
 _WITHOUT: dict[str, Any] = {"not": {"pattern": r"\$\{"}}
 _ANY_TEMPLATE: dict[str, Any] = {"type": "string", "pattern": r"\$\{"}
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -60,7 +62,7 @@ class Setting:
 class Parameters(BaseModel):
     """A mapping of parameters: AWS's names, nothing else, never changed."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, alias_generator=to_camel)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, alias_generator=to_camel, defer_build=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -195,10 +197,10 @@ def when_constant(check: Callable[[str], str | None]) -> AfterValidator:
     return AfterValidator(validate)
 
 
-def numeric(least: float | None = None, most: float | None = None, *, whole: bool = False) -> AfterValidator:
+def numeric(least: int | None = None, most: int | None = None, *, whole: bool = False) -> AfterValidator:
     """A template that gives a number; AWS wants numbers written as text."""
     form, kind = (_WHOLE, "a whole number") if whole else (_NUMBER, "a number")
-    between = f" from {least:,g} to {most:,g}" if least is not None and most is not None else ""
+    between = f" from {least:,} to {most:,}" if least is not None and most is not None else ""
 
     def check(text: str) -> str | None:
         right = len(text) <= _NUMBER_CHARS_MAX and form.fullmatch(text) is not None
@@ -207,6 +209,26 @@ def numeric(least: float | None = None, most: float | None = None, *, whole: boo
         return f"must be {kind}{between} as text, or a template"
 
     return when_constant(check)
+
+
+class Begins:
+    """A template that gives a text with one of these beginnings; editors know them."""
+
+    def __init__(self, *beginnings: str) -> None:
+        self._beginnings = beginnings
+        self._form = re.compile("|".join(f"{re.escape(beginning)}." for beginning in beginnings), re.DOTALL)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        either = "|".join(f"^{beginning}." for beginning in self._beginnings)
+        return {**handler(schema), "pattern": rf"{either}|\$\{{"}
+
+    def _check(self, template: Template) -> Template:
+        if template.constant is not None and not self._form.match(template.constant):
+            raise ValueError(f"must begin with {listed(self._beginnings)}")
+        return template
 
 
 class OneOf:

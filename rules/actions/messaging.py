@@ -12,6 +12,7 @@ from rules.actions.fields import (
     NO_TEMPLATE,
     Action,
     AnyText,
+    Begins,
     Count,
     Name,
     OneOf,
@@ -49,16 +50,12 @@ def _base64(text: str) -> str | None:
     return None
 
 
-def _https(url: str) -> str | None:
-    return None if url.startswith("https://") else "must begin with https://"
-
-
 def _not_an_arn(name: str) -> str | None:
     return f"is a name, not an ARN: write {name.rsplit(':')[-1]!r}" if name.startswith("arn:") else None
 
 
 Header = Annotated[AnyText, at_most(HEADER_CHARS_MAX)]
-Url = Annotated[Text, at_most(URL_CHARS_MAX), when_constant(_https)]
+Url = Annotated[Text, at_most(URL_CHARS_MAX), Begins("https://")]
 
 
 # ── MQTT ────────────────────────────────────────────────────────────────────────────────────────────────────

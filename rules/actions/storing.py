@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from rules.actions.fields import (
     NO_TEMPLATE,
+    Begins,
     Count,
     Name,
     OneOf,
@@ -25,10 +26,6 @@ KeyType = Literal["STRING", "NUMBER"]
 
 _DATABASE = r'^[^_"][^"]+$'
 _DIMENSIONS_TAKEN = re.compile(r"measure_name|measure_value.*|time|ts_.*|.*:.*", re.DOTALL)
-
-
-def _url(endpoint: str) -> str | None:
-    return None if re.match("https?://.", endpoint) else "must begin with https:// or http://"
 
 
 def _dimension(name: str) -> str:
@@ -141,7 +138,7 @@ class OpenSearch(RoleAction):
     """Index the output as the document `id`."""
 
     name: ClassVar[str] = "openSearch"
-    endpoint: Annotated[Text, when_constant(_url)]
+    endpoint: Annotated[Text, Begins("https://", "http://")]
     index: Text
     type: Text
     id: Text

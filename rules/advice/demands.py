@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from rules.actions import Action, InfluxDB, Sns
-from rules.advice.finding import Finding, Place
+from rules.actions.fields import Place
+from rules.advice.finding import Finding
 from rules.advice.shapes import ARRAY, OBJECT, UNDEFINED, Shape, shape
 from rules.engine import Rule
 

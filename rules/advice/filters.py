@@ -28,8 +28,9 @@ def _faults(source: str) -> Iterator[tuple[str, str, str]]:
             "publish to $aws/rules/<name of the rule>/…, and the rule hears it whatever its FROM says",
         )  # fmt: skip
     if levels[0] in ("+", "#") and levels[2:] and levels[1] in _RESERVED:
-        suggestion = f"write '$aws/{'/'.join(levels[1:])}'"
-        yield "never-hears", f"'{levels[0]}' in the first place does not hear topics that begin with $", suggestion
+        reserved = f"$aws/{'/'.join(levels[1:])}"
+        message = f"'{levels[0]}' in the first place does not hear topics that begin with $, so no {reserved}"
+        yield "not-reserved", message, f"if that is meant, write '{reserved}'"
     if "*" in levels:
         right = "/".join("+" if level == "*" else level for level in levels)
         yield "literal-star", "* is no wildcard in a topic filter: this hears levels named *", f"write '{right}'"

@@ -1,9 +1,8 @@
 """What advice is: something that a rule which can run may get wrong, where it stands, and what to write instead."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
 
-Place: TypeAlias = tuple[str | int, ...]  # keys and positions from the rule down, by AWS's names
+from rules.actions.fields import Place
 
 SQL: Place = ("sql",)
 

@@ -1,235 +1,158 @@
 """Rules that republish what they, or rules before them, hear: a message that goes round.
 
-A template's topic is held against filters level by level. `${topic(2)}` is one level of what the rule's own FROM
-hears, `${topic()}` all of it; any other `${…}` may be any text, with slashes in it. So it is known whether a filter
-hears such a topic always, sometimes or never. Whether a WHERE ends the round, nobody knows;
-it is said where there is one.
+Whether a topic is heard always, sometimes or never, `rules.advice.hearing` knows. Whether a WHERE ends the round,
+nobody knows; it is said where there is one. What an error action republishes goes on only when an action fails.
+
+Sets of rules are the bits of a number, so a round among a thousand rules that all hear each other is found at once.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from core.topics import BASIC_INGEST
 from rules.actions import Republish
+from rules.actions.fields import Place
 from rules.advice.finding import Finding
-from rules.advice.names import embedded
+from rules.advice.hearing import Bits, Filters, topic_levels
 from rules.engine import Rule
-from rules.sql.syntax import Call, Expression, Literal
+
+SHOWN_MAX = 8  # of the rules of a round; who reads more looks into the files
 
 
-class Hears(IntEnum):
-    """How often a filter hears the topics of a template."""
+class _Topic(NamedTuple):
+    """Where the topic stands that one action republishes to, and who hears it."""
 
-    NEVER = 0
-    SOMETIMES = 1
-    ALWAYS = 2
+    place: Place
+    heard_by: Bits
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """One level of a topic, or several where nobody knows: `prefix`, perhaps something unknown, and `suffix`.
+class _Graph:
+    """Who hears whom: by rule, the topics that count, and the rules that hear one of them."""
 
-    `rest`: the unknown may have slashes in it.
-    """
+    topics: list[list[_Topic]] = field(default_factory=list)
+    after: list[Bits] = field(default_factory=list)
 
-    prefix: str
-    suffix: str = ""
-    unknown: bool = False
-    rest: bool = False
-
-
-class _Heard(NamedTuple):
-    """A rule that hears what another one's action, the one at `position`, republishes."""
-
-    rule: Rule
-    position: int
-    hears: Hears
-
-
-class _Round(NamedTuple):
-    """A way of rules from the first back to itself, which its action at `position` begins."""
-
-    path: list[Rule]
-    position: int
-    hears: Hears
-
-
-ANY_LEVEL = Level("", unknown=True)
+    def add(self, topics: list[_Topic]) -> None:
+        """The topics of the next rule."""
+        self.topics.append(topics)
+        self.after.append(_union(topic.heard_by for topic in topics))
 
 
 def advise(rules: Sequence[Rule]) -> Iterator[Finding]:
     """Rounds that messages can go: for each rule the shortest, unless a rule before it was found in the same."""
     enabled = [rule for rule in rules if not rule.disabled]
-    after = {rule.name: list(_heard_by(rule, enabled)) for rule in enabled}
-    told: set[str] = set()
-    for rule in enabled:
-        if rule.name not in told and (found := _round(rule, after)) is not None:
-            told |= {one.name for one in found.path}
-            yield _finding(found)
-
-
-def _finding(found: _Round) -> Finding:
-    first = found.path[0]
-    may = "goes round" if found.hears is Hears.ALWAYS else "may go round"
-    if len(found.path) == 1:
-        message = f"a message {may}: the rule's own FROM '{first.statement.source}' hears what it republishes"
-    else:
-        way = " → ".join(one.name for one in (*found.path, first))
-        message = f"a message {may}, {way}: each hears what the one before it republishes"
-    conditions = [one.name for one in found.path if one.statement.where is not None]
-    if conditions:
-        message += f", unless the WHERE of {' or '.join(conditions)} ends it"
-    place = ("actions", found.position, "republish", "topic")
-    return Finding(first.name, "loop", place, message, "republish to topics that no FROM hears")
-
-
-def _round(start: Rule, after: dict[str, list[_Heard]]) -> _Round | None:
-    """The shortest way from a rule to itself, a certain one if there is one."""
-    for wanted in (Hears.ALWAYS, Hears.SOMETIMES):
-        ways = [([start], one.position, one.rule) for one in after[start.name] if one.hears >= wanted]
-        seen: set[str] = set()
-        while ways:
-            longer = []
-            for path, position, here in ways:
-                if here is start:
-                    return _Round(path, position, wanted)
-                if here.name not in seen:
-                    seen.add(here.name)
-                    longer += [([*path, here], position, one.rule) for one in after[here.name] if one.hears >= wanted]
-            ways = longer
-    return None
-
-
-def _heard_by(rule: Rule, others: Sequence[Rule]) -> Iterator[_Heard]:
-    """The rules that hear what a rule republishes."""
-    for position, action in enumerate(rule.actions):
-        if isinstance(action, Republish):
-            levels = topic_levels(action.topic.source, rule.statement.source)
-            for other in others:
-                if (how := _rule_hears(other, levels)) is not Hears.NEVER:
-                    yield _Heard(other, position, how)
-
-
-def _rule_hears(rule: Rule, levels: Sequence[Level]) -> Hears:
-    ingest = BASIC_INGEST.strip("/").split("/")
-    if [level.prefix for level in levels[:2]] == ingest and not any(level.unknown for level in levels[:2]):
-        named = levels[2] if len(levels) > 2 else Level("")
-        if not named.unknown:
-            return Hears.ALWAYS if named.prefix == rule.name else Hears.NEVER
-        return Hears.SOMETIMES if _can_be(named, rule.name) else Hears.NEVER
-    return Hears.NEVER if rule.statement.source is None else hears(rule.statement.source.split("/"), levels)
-
-
-# ── topics of templates ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def topic_levels(template: str, source: str | None) -> list[Level]:
-    """The topics that a template gives, level by level, for a rule with this FROM."""
-    text = template[1:] if template.startswith("$$") and not template.startswith("$${") else template
-    levels = [Level("")]
-    at = 0
-    for opening, expression, end in embedded(text):
-        _append_text(levels, text[at:opening])
-        _append_unknown(levels, _levels_of(expression, source))
-        at = end
-    _append_text(levels, text[at:])
-    return levels
-
-
-def _append_text(levels: list[Level], text: str) -> None:
-    first, *more = text.split("/")
-    last = levels[-1]
-    if last.unknown:
-        levels[-1] = Level(last.prefix, last.suffix + first, unknown=True, rest=last.rest)
-    else:
-        levels[-1] = Level(last.prefix + first)
-    levels += [Level(level) for level in more]
-
-
-def _append_unknown(levels: list[Level], inserted: Sequence[Level]) -> None:
-    last, first = levels[-1], inserted[0]
-    if last.unknown or first.unknown:
-        prefix = last.prefix if last.unknown else last.prefix + first.prefix
-        levels[-1] = Level(prefix, first.suffix if first.unknown else "", unknown=True, rest=last.rest or first.rest)
-    else:
-        levels[-1] = Level(last.prefix + first.prefix)
-    levels += inserted[1:]
-
-
-def _levels_of(expression: Expression, source: str | None) -> Sequence[Level]:
-    """What stands in the place of `${expression}`."""
-    filters = [] if source is None else source.split("/")
-    if isinstance(expression, Literal) and isinstance(expression.value, str | int):
-        return [Level(level) for level in str(expression.value).split("/")]
-    if isinstance(expression, Call) and expression.name == "topic" and source is not None:
-        if not expression.arguments:
-            return [_of_filter(level) for level in filters]
-        [position] = expression.arguments[:1]
-        if isinstance(position, Literal) and isinstance(position.value, int) and position.value >= 1:
-            level = filters[position.value - 1] if position.value <= len(filters) else "+"
-            return [ANY_LEVEL if level == "#" else _of_filter(level)]
-    return [Level("", unknown=True, rest=True)]
-
-
-def _of_filter(level: str) -> Level:
-    return ANY_LEVEL if level == "+" else Level("", unknown=True, rest=True) if level == "#" else Level(level)
-
-
-# ── filters ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def hears(pattern: Sequence[str], levels: Sequence[Level]) -> Hears:
-    """How often a filter hears the topics that have these levels."""
-    if levels[0].prefix.startswith("$") and pattern[0] in ("+", "#"):
-        return Hears.NEVER
-    if not _sometimes(pattern, levels):
-        return Hears.NEVER
-    return Hears.ALWAYS if _always(pattern, levels) else Hears.SOMETIMES
-
-
-def _sometimes(pattern: Sequence[str], levels: Sequence[Level]) -> bool:
-    """Whether the filter hears one of the topics."""
-    # The levels that may come next; and whether of one with slashes in it some levels are behind us.
-    states = {(0, False)}
-    for wanted in pattern:
-        if wanted == "#":
-            return any(position < len(levels) for position, _ in states)
-        following = set()
-        for position, begun in states:
-            if position == len(levels):
+    graphs = _graphs(enabled)
+    in_rounds: list[Bits] = []
+    for number, graph in enumerate(graphs):
+        is_former = number > 0 and graph.after == graphs[number - 1].after
+        in_rounds.append(in_rounds[-1] if is_former else _in_rounds(graph.after))
+    told: Bits = 0
+    for position in range(len(enabled)):
+        for certainty, graph in enumerate(graphs):
+            if (told | ~in_rounds[certainty]) >> position & 1:
                 continue
-            level = levels[position]
-            prefix = "" if begun else level.prefix
-            if _fits(wanted, Level(prefix, level.suffix, unknown=level.unknown)):
-                following.add((position + 1, False))
-            if level.rest and _fits(wanted, Level(prefix, unknown=True)):
-                following.add((position, True))
-        states = following
-    return (len(levels), False) in states
+            path = _shortest(position, graph.after)
+            told |= _union(1 << one for one in path)
+            yield _finding(enabled, path, certainty, graphs)
+            break
 
 
-def _fits(filter_level: str, level: Level) -> bool:
-    return filter_level == "+" or _can_be(level, filter_level)
+def _graphs(rules: Sequence[Rule]) -> tuple[_Graph, _Graph, _Graph]:
+    """Who always hears whom; and who may; and who may when an action fails."""
+    filters = Filters(rules)
+    always, sometimes, failing = _Graph(), _Graph(), _Graph()
+    for rule in rules:
+        sure, unsure, failed = [], [], []
+        for position, action in enumerate(rule.actions):
+            if isinstance(action, Republish):
+                hearers = filters.hearers(topic_levels(action.topic.source, rule.statement.source))
+                place = ("actions", position, "republish", "topic")
+                sure.append(_Topic(place, hearers.always))
+                unsure.append(_Topic(place, hearers.sometimes))
+        if rule.actions and isinstance(rule.error_action, Republish):
+            hearers = filters.hearers(topic_levels(rule.error_action.topic.source, rule.statement.source))
+            failed = [_Topic(("errorAction", "republish", "topic"), hearers.sometimes)]
+        always.add(sure)
+        sometimes.add(unsure)
+        failing.add(unsure + failed)
+    return always, sometimes, failing
 
 
-def _can_be(level: Level, text: str) -> bool:
-    if not level.unknown:
-        return level.prefix == text
-    long_enough = len(text) >= len(level.prefix) + len(level.suffix)
-    return long_enough and text.startswith(level.prefix) and text.endswith(level.suffix)
+def _in_rounds(after: Sequence[Bits]) -> Bits:
+    """The rules from which a way leads back to them: those that reach themselves (Warshall's algorithm)."""
+    reached = {rule: heard_by for rule, heard_by in enumerate(after) if heard_by}
+    for through in reached:
+        bit, further = 1 << through, reached[through]
+        for rule, reach in reached.items():
+            if reach & bit:
+                reached[rule] = reach | further
+    return _union(1 << rule for rule, reach in reached.items() if reach >> rule & 1)
 
 
-def _always(pattern: Sequence[str], levels: Sequence[Level]) -> bool:
-    if pattern[0] in ("+", "#") and levels[0].unknown and not levels[0].prefix:
-        return False  # it may begin with $
-    for position, filter_level in enumerate(pattern):
-        if filter_level == "#":
-            return position < len(levels)
-        if position >= len(levels) or levels[position].rest:
-            return False
-        level = levels[position]
-        if filter_level != "+" and (level.unknown or level.prefix != filter_level):
-            return False
-    return len(pattern) == len(levels)
+def _shortest(start: int, after: Sequence[Bits]) -> list[int]:
+    """The shortest way from a rule that is in a round back to it: breadth first, each rule once."""
+    before: dict[int, int] = {}
+    seen: Bits = 0
+    here = [start]
+    while here:
+        following = []
+        for rule in here:
+            if after[rule] >> start & 1:
+                path = [rule]
+                while path[-1] != start:
+                    path.append(before[path[-1]])
+                return path[::-1]
+            fresh = after[rule] & ~seen
+            seen |= fresh
+            for other in _members(fresh):
+                before[other] = rule
+                following.append(other)
+        here = following
+    raise ValueError("the rule is in no round")
+
+
+def _union(sets: Iterable[Bits]) -> Bits:
+    found = 0
+    for one in sets:
+        found |= one
+    return found
+
+
+def _members(rules: Bits) -> Iterator[int]:
+    while rules:
+        lowest = rules & -rules
+        yield lowest.bit_length() - 1
+        rules ^= lowest
+
+
+# ── words ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _finding(rules: Sequence[Rule], path: list[int], certainty: int, graphs: Sequence[_Graph]) -> Finding:
+    names = [rules[one].name for one in path]
+    following = [*path[1:], path[0]]
+    message = "a message goes round" if certainty == 0 else "a message may go round"
+    if certainty == 2:
+        failing = [
+            name for name, one, other in zip(names, path, following, strict=True)
+            if not graphs[1].after[one] >> other & 1
+        ]  # fmt: skip
+        message += f", when an action of {_listed(failing, ' or ')} fails"
+    if len(path) == 1:
+        message += f": the rule's own FROM '{rules[path[0]].statement.source}' hears what it republishes"
+    else:
+        message += f", {_listed(names, ' → ')} → {names[0]}: each hears what the one before it republishes"
+    conditions = [rules[one].name for one in path if rules[one].statement.where is not None]
+    if conditions:
+        message += f", unless the WHERE of {_listed(conditions, ' or ')} ends it"
+    topics = graphs[certainty].topics[path[0]]
+    place = next(topic.place for topic in topics if topic.heard_by >> following[0] & 1)
+    return Finding(names[0], "loop", place, message, "republish to topics that no FROM hears")
+
+
+def _listed(names: Sequence[str], between: str) -> str:
+    if len(names) <= SHOWN_MAX:
+        return between.join(names)
+    shown = names[: SHOWN_MAX - 1]
+    return between.join([*shown, f"… ({len(names) - len(shown):,} more)"])

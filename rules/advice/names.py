@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 
 from rules.actions import Action, templates
-from rules.advice.finding import SQL, Finding, Place
+from rules.actions.fields import Place
+from rules.advice.finding import SQL, Finding
 from rules.engine import Rule
 from rules.errors import SqlError
 from rules.sql import patterns

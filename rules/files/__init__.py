@@ -54,14 +54,6 @@ def parse(
     return RuleSet(found.rules)
 
 
-def read(
-    texts: Mapping[str, str], supported: frozenset[str] | None = None, *, account: Account = NOWHERE
-) -> tuple[list[Rule], list[Problem]]:
-    """The rules without errors, and every error and warning, in the order of the files. `supported` None: all."""
-    found = survey(texts, supported, account=account)
-    return found.rules, found.problems
-
-
 def survey(
     texts: Mapping[str, str],
     supported: frozenset[str] | None = None,
@@ -69,7 +61,10 @@ def survey(
     calls: frozenset[str] | None = None,
     account: Account = NOWHERE,
 ) -> Survey:
-    """The same, and where each of the rules stands."""
+    """The rules without errors, where each stands, and every error and warning, in the order of the files.
+
+    `supported` None: all actions.
+    """
     surveyor = _Surveyor(supported, calls, account)
     for file, text in texts.items():
         surveyor.add(file, text)
@@ -96,7 +91,7 @@ class _Surveyor:
             entries, unreadable = _entries(document, self._account)
         except Unreadable as error:
             entries, unreadable = [], [error]
-        self._tell([Problem.at(file, text, error.at, error.reason) for error in unreadable])
+        self._tell([Problem.at(file, text, error.at, error.reason, error.severity) for error in unreadable])
         for entry in entries:
             if self._errors >= PROBLEMS_MAX:
                 self._tell([Problem.at(file, text, entry.name_at, "too many problems: the rest is not read")])

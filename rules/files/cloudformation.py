@@ -8,6 +8,7 @@ roles mean nothing here. Other resources are only looked at for their names.
 A rule with a `Condition` is refused: whether it exists is decided when a stack is created.
 """
 
+import difflib
 from collections.abc import Iterator
 
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -23,6 +24,12 @@ _STR = "tag:yaml.org,2002:str"
 _NULL = "tag:yaml.org,2002:null"
 _MAP = "tag:yaml.org,2002:map"
 _SEQ = "tag:yaml.org,2002:seq"
+
+_RULE = "AWS::IoT::TopicRule"
+_FUNCTION = "AWS::Serverless::Function"
+_EVENT = "IoTRule"
+_NEAR = 0.85  # of difflib: a slip of the pen, and not one of the types that are really called something like it
+_PSEUDO = "${AWS::"
 
 _RULE_KEYS = ("RuleName", "Tags", "TopicRulePayload")
 _EVENT_KEYS = ("Sql", "AwsIotSqlVersion")
@@ -69,13 +76,15 @@ class _TemplateReader:
                 return
             made: list[Entry] = []
             try:
-                if kind(resource) == "AWS::IoT::TopicRule":
+                if kind(resource) == _RULE:
                     made = [self._rule(logical_id, resource)]
-                elif kind(resource) == "AWS::Serverless::Function":
+                elif kind(resource) == _FUNCTION:
                     made = list(self._events(logical_id, resource))
+                else:
+                    self._doubt(logical_id, resource)
             except Unreadable as error:
                 self._complain(error)
-            if len(self.problems) == found:
+            if not any(problem.severity == "error" for problem in self.problems[found:]):
                 yield from made
 
     def _section(self, name: str) -> dict[str, Node]:
@@ -86,7 +95,8 @@ class _TemplateReader:
 
     def _rule(self, logical_id: str, resource: Node) -> Entry:
         self._refuse_condition(resource)
-        properties = self._keys(member(resource, "Properties") or resource, _RULE_KEYS, "a rule")
+        written = self._properties(resource, self._at(logical_id))
+        properties = self._keys(written, _RULE_KEYS, "a rule")
         if "TopicRulePayload" not in properties:
             raise Unreadable("Properties.TopicRulePayload is missing", self._at(logical_id))
         name, name_at = logical_id, self._at(logical_id)
@@ -98,10 +108,12 @@ class _TemplateReader:
     def _events(self, logical_id: str, resource: Node) -> Iterator[Entry]:
         events = member(member(resource, "Properties"), "Events")
         for event_id, event in self._document.entries(events) if isinstance(events, MappingNode) else ():
-            if kind(event) != "IoTRule":
+            if kind(event) != _EVENT:
+                self._doubt_type(event, _EVENT)
                 continue
             self._refuse_condition(resource)
-            properties = self._keys(member(event, "Properties") or event, _EVENT_KEYS, "an IoTRule event")
+            written = self._properties(event, event.start_mark.index)
+            properties = self._keys(written, _EVENT_KEYS, "an IoTRule event")
             name = self._resolver.name(logical_id, event.start_mark.index)
             payload = [(_text(_api(key), value), self._rewritten(value)) for key, value in properties.items()]
             call = _mapping("functionArn", _text(name, event), event)
@@ -109,6 +121,29 @@ class _TemplateReader:
             payload.append((_text("actions", event), actions))
             node = MappingNode(_MAP, payload, event.start_mark, event.end_mark)
             yield Entry(logical_id + event_id, event.start_mark.index, node, TEMPLATE)
+
+    def _doubt(self, logical_id: str, resource: Node) -> None:
+        """Complain about what may be a rule that nobody would miss. Raises Unreadable for what makes resources."""
+        if logical_id.startswith("Fn::"):
+            name = "::".join(logical_id.split("::")[:2])
+            reason = f"{name[:40]} makes resources when a stack is created, and not here; write its rules out"
+            raise Unreadable(reason, self._at(logical_id))
+        for known in (_RULE, _FUNCTION):
+            self._doubt_type(resource, known)
+
+    def _doubt_type(self, holder: Node, known: str) -> None:
+        written = kind(holder)
+        if difflib.get_close_matches(written[:80].lower(), [known.lower()], cutoff=_NEAR):
+            reason = f"this is not read, because its Type is {written[:80]!r}; did you mean {known!r}?"
+            at = member(holder, "Type")
+            assert at is not None
+            self._complain(Unreadable(reason, at.start_mark.index, "warning"))
+
+    def _properties(self, holder: Node, at: int) -> Node:
+        properties = member(holder, "Properties")
+        if properties is None:
+            raise Unreadable("Properties is missing", at)
+        return properties
 
     def _keys(self, node: Node, known: tuple[str, ...], whose: str) -> dict[str, Node]:
         """The members of a mapping of which all keys must be `known`."""
@@ -154,6 +189,10 @@ class _TemplateReader:
             return SequenceNode(node.tag, items, node.start_mark, node.end_mark)
         if not isinstance(node, ScalarNode) or node.tag == _NULL:
             return node
+        if _PSEUDO in node.value:
+            found = node.value[node.value.index(_PSEUDO) :][:40].partition("}")[0]
+            at = self._document.inside(node, node.value.index(_PSEUDO))
+            self._complain(Unreadable(f"{found}}} stays as it is in a plain text; write !Sub before the text", at))
         return ScalarNode(_STR, node.value, node.start_mark, node.end_mark, node.style)
 
     def _member(self, key: Node, value: Node, verbatim: bool) -> Iterator[tuple[Node, Node]]:

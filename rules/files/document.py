@@ -1,13 +1,15 @@
 """A YAML or JSON text as nodes that know where they stand, read without trust.
 
 YAML nodes instead of plain values, because every complaint about a rules file names a line and a column, also
-for a fault in the middle of a quoted or folded SQL text. JSON is read as the YAML that it nearly is.
+for a fault in the middle of a quoted or folded SQL text. A JSON text must be JSON, and is then read as the YAML that it
+nearly is.
 
 Bounds: TEXT_BYTES_MAX per text, NESTING_MAX levels, no aliases (so no text can unfold into more than it is).
 Only YAML's own plain tags have values here; what `!Sub` and its like stand for, `rules.files.intrinsics` decides, and
 gives `Made` nodes for it. Knows nothing about rules.
 """
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import ReaderError
 
+from rules.errors import Severity
+
 TEXT_BYTES_MAX = 1_048_576  # thousands of rules, three seconds to read; a file beyond it is no rules file
 NESTING_MAX = 32  # a rules file needs six
 
@@ -24,16 +28,18 @@ _TAG = "tag:yaml.org,2002:"
 _PLAIN_TAGS = frozenset(_TAG + name for name in ("str", "int", "float", "bool", "null"))
 _PROPERTIES = re.compile(r"(?:[!&]\S*\s+)*")  # `!!str` and `&name` before a scalar belong to its node
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|\r\n|(?s:.))")
+_BREAKS = re.compile("[\x85\u2028\u2029]")  # in a JSON text these are characters, for YAML they end a line
 _BLANK_ESCAPES = frozenset("ntrvf_NLP \t\r\n")  # after a backslash, these stand for white space
 
 
 class Unreadable(Exception):
-    """A text, or a part of it, that cannot be used: for `reason`, at its character `at`."""
+    """A text, or a part of it, that cannot be used: for `reason`, at its character `at`. A warning only tells so."""
 
-    def __init__(self, reason: str, at: int) -> None:
+    def __init__(self, reason: str, at: int, severity: Severity = "error") -> None:
         super().__init__(reason)
         self.reason = reason
         self.at = at
+        self.severity: Severity = severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,10 @@ class Made(ScalarNode):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, bounded, without dates: `awsIotSqlVersion: 2016-03-23` is a text."""
+    """PyYAML's safe loader, bounded, without dates: `awsIotSqlVersion: 2016-03-23` is a text.
+
+    JSON writes some characters as two escapes, which YAML reads as two halves; here every text has whole ones.
+    """
 
     depth = 0
 
@@ -73,6 +82,15 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
+    def compose_scalar_node(self, anchor: dict[Any, Node]) -> ScalarNode:
+        node: ScalarNode = super().compose_scalar_node(anchor)
+        try:
+            node.value = _whole_characters(node.value)
+        except UnicodeDecodeError:
+            reason = r"cannot be read: half a character; an escape from \ud800 to \udfff needs another beside it"
+            raise Unreadable(reason, node.start_mark.index) from None
+        return node
+
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != _TAG + "timestamp"]
@@ -80,10 +98,18 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
+class _JsonLoader(_Loader):
+    """The same for a text that is known to be JSON, which allows more characters."""
+
+    def check_printable(self, data: str) -> None:
+        """Accept all characters."""
+
+
 class Document:
     """One text and its `root` node, None when there is nothing but comments. Raises Unreadable.
 
-    `name` is what problems call it; one that ends in `.json` may be indented with tabs, which YAML forbids.
+    `name` is what problems call it; one that ends in `.json` must be JSON, and may be indented with tabs, which
+    YAML forbids.
     """
 
     def __init__(self, name: str, text: str) -> None:
@@ -92,8 +118,7 @@ class Document:
         if len(text) > TEXT_BYTES_MAX or len(text.encode(errors="replace")) > TEXT_BYTES_MAX:
             raise Unreadable(f"the file has more than {TEXT_BYTES_MAX:,} bytes", 0)
         try:
-            # A tab inside a JSON string is written \t, so every real one is white space between tokens.
-            self._loader = _Loader(text.replace("\t", " ") if name.endswith(".json") else text)
+            self._loader = _json_loader(text) if name.endswith(".json") else _Loader(text)
             self.root: Node | None = self._loader.get_single_node()
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
@@ -126,12 +151,9 @@ class Document:
         if node.tag not in _PLAIN_TAGS:
             raise Unreadable(f"the tag {node.tag[:40]} is not understood here", node.start_mark.index)
         try:
-            value = self._loader.construct_object(node)
-            if isinstance(value, str):
-                value = whole_characters(value)
-        except (ValueError, LookupError) as error:  # half a character, an int of 5,000 digits, `!!int x`, `!!int`
+            return self._loader.construct_object(node)
+        except (ValueError, LookupError) as error:  # an int of 5,000 digits, `!!int x`, `!!int`
             raise Unreadable(f"this value cannot be read: {error}", node.start_mark.index) from error
-        return value
 
     def find(self, node: Node, location: Sequence[str | int], *, key: bool = False) -> Node:
         """The node at `location` below `node`, or the deepest one on the way that is there.
@@ -155,8 +177,7 @@ class Document:
             if piece is None:
                 return int(node.start_mark.index)
             return self.inside(piece.origin, piece.offset + (offset - piece.start if piece.copied else 0))
-        value = whole_characters(node.value)
-        wanted = sum(not character.isspace() for character in value[:offset])
+        wanted = sum(not character.isspace() for character in node.value[:offset])
         start = node.start_mark.index
         after = start
         for count, (first, last) in enumerate(_units(self.text[start : node.end_mark.index], node.style)):
@@ -172,12 +193,28 @@ def member(node: Node | None, key: str) -> Node | None:
     return below[1] if below else None
 
 
-def whole_characters(text: str) -> str:
-    """The text with its characters put together that JSON writes as two escapes, which YAML reads as two halves.
+def _json_loader(text: str) -> _Loader:
+    """A loader for a text that is JSON (RFC 8259), or blank. Raises Unreadable for another."""
 
-    Raises ValueError for half a character.
-    """
-    return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    def refuse(word: str) -> None:
+        raise json.JSONDecodeError(f"{word} is no number", text, text.find(word))
+
+    try:
+        if text.strip():
+            json.loads(text, parse_int=str, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        raise Unreadable(f"not JSON: {error.msg}", error.pos) from None
+    except RecursionError:
+        pass  # the loader counts levels, and says where they are too many
+    if found := _BREAKS.search(text):
+        raise Unreadable(f"write this character as \\u{ord(found.group()):04x}", found.start())
+    # A tab inside a JSON string is written \t, so every real one is white space between tokens.
+    return _JsonLoader(text.replace("\t", " "))
+
+
+def _whole_characters(text: str) -> str:
+    """The text with the halves of characters (UTF-16's surrogates) put together. Raises ValueError for a single one."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 def _child(node: Node, step: str | int) -> tuple[Node, Node] | None:

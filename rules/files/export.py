@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from rules.actions import Action, DynamoDB, IotAnalytics, Kafka, Salesforce, parameters
+from rules.actions import Action, DynamoDB, IotAnalytics, Kafka, Lambda, Salesforce, parameters
 from rules.actions.fields import RoleAction
 from rules.engine import Rule
 from rules.files import arns
@@ -160,6 +160,8 @@ def _refuse_unknown(rule: Rule) -> None:
             raise _Impossible("CloudFormation has no operation for dynamoDB; export it as json")
         if isinstance(action, IotAnalytics) and action.channel_arn is not None:
             raise _Impossible("CloudFormation has no channelArn for iotAnalytics; write channelName")
+        if isinstance(action, Lambda) and action.function_arn.constant is None:
+            raise _Impossible("a template in functionArn names functions that nothing can permit beforehand; use json")
         if isinstance(action, Salesforce):
             raise _Impossible("CloudFormation has no salesforce; export it as json")
 

@@ -50,7 +50,7 @@ def words(details: ErrorDetails, model: type[BaseModel], spelled: Callable[[str]
         return f"must have at most {details['ctx']['max_length']} entries"
     if kind == "string_pattern_mismatch":
         return f"does not have the form {details['ctx']['pattern']}"
-    plain = re.sub(r"^(Input|Value|String) should", "must", details["msg"])
+    plain = re.sub(r"^\w+ should", "must", details["msg"])
     return _WORDS.get(kind, plain)
 
 

@@ -18,6 +18,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from rules.files.document import Document, Unreadable
 
 _CREATED_KEYS = frozenset(("ruleName", "topicRulePayload", "tags"))
+_LISTED = "`aws iot list-topic-rules` prints no statements; ask for each rule with `aws iot get-topic-rule`"
 _GOT_KEYS = frozenset(("rule", "ruleArn"))
 
 
@@ -58,6 +59,9 @@ def entries(document: Document) -> list[Entry]:
     if not isinstance(root, MappingNode):
         raise Unreadable("a rules file maps rule names to rules", root.start_mark.index)
     keys = _keys(root)
+    listed = keys.get("rules")
+    if isinstance(listed, SequenceNode) and any(_is_listed(_keys(item)) for item in listed.value):
+        raise Unreadable(_LISTED, root.start_mark.index)
     if keys.get("topicRulePayload") is not None or _is_got(keys):
         return [_named(document, root)]
     if isinstance(keys.get("sql"), ScalarNode) or isinstance(keys.get("actions"), SequenceNode):
@@ -77,6 +81,8 @@ def _named(document: Document, node: Node) -> Entry:
     elif "topicRulePayload" in keys:
         payload, form, known = keys["topicRulePayload"], OURS, _CREATED_KEYS
         name = keys.get("ruleName", node)
+    elif _is_listed(keys):
+        raise Unreadable(_LISTED, node.start_mark.index)
     else:
         reason = "a rules file maps rule names to rules, or lists documents with ruleName and topicRulePayload"
         raise Unreadable(reason, node.start_mark.index)
@@ -90,6 +96,11 @@ def _named(document: Document, node: Node) -> Entry:
 
 def _is_got(keys: dict[str, Node]) -> bool:
     return "rule" in keys and "ruleName" in _keys(keys["rule"])
+
+
+def _is_listed(keys: dict[str, Node]) -> bool:
+    """Whether this is what `aws iot list-topic-rules` prints of a rule."""
+    return "ruleArn" in keys and "ruleName" in keys and "rule" not in keys
 
 
 def _keys(node: Node) -> dict[str, Node]:

@@ -19,7 +19,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from rules.actions.fields import did_you_mean
 from rules.files import arns
 from rules.files.arns import Account
-from rules.files.document import Document, Made, Piece, Unreadable, member, whole_characters
+from rules.files.document import Document, Made, Piece, Unreadable, member
 
 TEXT_CHARS_MAX = 131_072  # as long as a rule may be
 
@@ -51,6 +51,10 @@ RESOURCES = {
     ),
 }  # fmt: skip
 _ARN_ATTRIBUTES = frozenset(("Arn", "TopicArn"))
+
+# Types of parameters.
+_STORED = "AWS::SSM::Parameter::Value<"  # the Default is the name under which the value is stored
+_LISTS = ("CommaDelimitedList", "List<")
 
 _VARIABLE = re.compile(r"\$\{(!?)([^}]*)\}")
 _NAME = re.compile(r"[A-Za-z0-9]+(::[A-Za-z]+)?")
@@ -140,25 +144,28 @@ class Resolver:
 
     def _ref(self, node: Node) -> ScalarNode:
         scalar = _scalar(node)
-        return _made([_Part(self._value(_text(scalar), scalar.start_mark.index), scalar)], node)
+        return _made([_Part(self._value(scalar.value, scalar.start_mark.index), scalar)], node)
 
     def _get_att(self, node: Node) -> ScalarNode:
         steps = node.value if isinstance(node, SequenceNode) else [node]
         scalars = [_scalar(step) for step in steps] or [_scalar(node)]
-        written = ".".join(map(_text, scalars))
+        written = ".".join(scalar.value for scalar in scalars)
         return _made([_Part(self._attribute(written, scalars[0].start_mark.index), scalars[0])], node)
 
     def _join(self, node: Node) -> ScalarNode:
+        if isinstance(node, SequenceNode) and len(node.value) == 2 and function(node.value[1]):
+            reason = "a list that a function makes is not resolved here; write its texts into Fn::Join"
+            raise Unreadable(reason, node.value[1].start_mark.index)
         if not isinstance(node, SequenceNode) or len(node.value) != 2 or not isinstance(node.value[1], SequenceNode):
             raise Unreadable('Fn::Join is [delimiter, [texts]], as in ["/", [plant, !Ref Hall]]', node.start_mark.index)
         delimiter, listed = node.value
-        between = _text(_scalar(delimiter))
+        between = _scalar(delimiter).value
         parts: list[_Part] = []
         for item in listed.value:
             if parts:
                 parts.append(_Part(between, _scalar(delimiter), copied=True))
             scalar = self.text(item)
-            parts.append(_Part(_text(scalar), scalar, copied=True))
+            parts.append(_Part(scalar.value, scalar, copied=True))
         return _made(parts, node)
 
     def _sub(self, node: Node) -> ScalarNode:
@@ -168,7 +175,7 @@ class Resolver:
                 raise Unreadable("Fn::Sub is a text, or [text, { name: value }]", node.start_mark.index)
             body, given = node.value[0], dict(self._document.entries(node.value[1]))
         scalar = _scalar(body)
-        template, at = _text(scalar), 0
+        template, at = scalar.value, 0
         parts: list[_Part] = []
         for found in _VARIABLE.finditer(template):
             parts.append(_Part(template[at : found.start()], scalar, at, copied=True))
@@ -176,7 +183,7 @@ class Resolver:
             if literal:  # ${!topic()} is the rule's own ${topic()}
                 parts += [_Part("${", scalar, found.start()), _Part(f"{name}}}", scalar, found.start(2), copied=True)]
             elif name in given:
-                parts.append(_Part(_text(self.text(given[name])), scalar, found.start()))
+                parts.append(_Part(self.text(given[name]).value, scalar, found.start()))
             else:
                 there = self._document.inside(scalar, found.start())
                 parts.append(_Part(self._reference(name, there), scalar, found.start()))
@@ -201,10 +208,16 @@ class Resolver:
         if name in self._pseudo:
             return self._pseudo[name]
         if name in self._parameters:
-            default = member(self._parameters[name], "Default")
+            parameter = self._parameters[name]
+            if kind(parameter).startswith(_STORED):
+                reason = f"the parameter {name} is looked up in Systems Manager: it is known when a stack is created"
+                raise Unreadable(reason, at)
+            if kind(parameter).startswith(_LISTS):
+                raise Unreadable(f"the parameter {name} is a list, and lists are not resolved here", at)
+            default = member(parameter, "Default")
             if not isinstance(default, ScalarNode):
                 raise Unreadable(f"the parameter {name} has no Default, so its value is not known here", at)
-            return _text(default)
+            return str(default.value)
         if name in self._resources:
             return self.name(name, at)
         if name.startswith("AWS::"):
@@ -229,7 +242,7 @@ class Resolver:
         resource = self._resources[logical_id]
         named_by, _ = RESOURCES.get(kind(resource), ("", ""))
         written = member(member(resource, "Properties"), named_by)
-        return logical_id if written is None else _text(self.text(written))
+        return logical_id if written is None else str(self.text(written).value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,14 +271,7 @@ def _scalar(node: Node) -> ScalarNode:
     return node
 
 
-def _text(node: ScalarNode) -> str:
-    try:
-        return whole_characters(node.value)
-    except ValueError as error:
-        raise Unreadable(f"this value cannot be read: {error}", node.start_mark.index) from error
-
-
 def kind(resource: Node) -> str:
-    """The `Type` of a resource, empty without one."""
+    """The `Type` of a resource or of a parameter, empty without one."""
     written = member(resource, "Type")
     return str(written.value) if isinstance(written, ScalarNode) else ""

@@ -9,14 +9,14 @@ AWS's bounds: at most ACTIONS_MAX actions, PAYLOAD_BYTES_MAX bytes of JSON, a na
 import json
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 from yaml.nodes import ScalarNode
 
 from rules.actions import ACTIONS, Action, Http, Republish, Setting, action
-from rules.actions.fields import did_you_mean
+from rules.actions.fields import Place, did_you_mean
 from rules.engine import Rule
 from rules.errors import PROBLEMS_MAX, Problem, Severity, SqlError, line_and_column
 from rules.files import faults
@@ -27,7 +27,6 @@ from rules.sql.syntax import Statement
 from rules.sql.values import SqlVersion
 
 T = TypeVar("T")
-Place: TypeAlias = tuple[str | int, ...]  # keys and positions from the payload down, in the names of AWS's API
 
 # AWS
 ACTIONS_MAX = 10
@@ -157,7 +156,7 @@ class RuleReader:
         statement = self._statement(written.get("sql"))
         setting = Setting(version, statement, self._calls)
         actions = self._actions(written.get("actions"), setting)
-        error_action = self._error_action(written.get("errorAction"), setting)
+        error_action = self._error_action(written["errorAction"], setting) if "errorAction" in written else None
         if statement is None or payload is None:
             return None
         try:
@@ -191,6 +190,7 @@ class RuleReader:
 
     def _error_action(self, entry: Any, setting: Setting) -> Action | None:
         if entry is None:
+            self._complain("is empty: write a value, or leave the key out", ("errorAction",))
             return None
         found = self._action(entry, ("errorAction",), setting)
         if isinstance(found, Http) and (found.enable_batching or found.batch_config is not None):

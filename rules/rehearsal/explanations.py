@@ -4,22 +4,61 @@ For people: each part is compiled and evaluated on its own, which no daemon does
 of an AND after something false) is shown as skipped. A nested SELECT is shown as a whole, because what is inside has
 another value for each element.
 
-Bounds: of a WHERE with more than PARTS_MAX parts the rest is left out.
+What is random falls once: a part draws the same that the whole drew in its place (`Again`).
+
+Bounds: of a WHERE with more than PARTS_MAX parts the rest is not shown, and of that only what AND and OR join is
+evaluated.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 from rules.engine import Rule
 from rules.errors import EvaluationError, SqlError, failure
-from rules.event import Event
+from rules.event import Chance, Event
 from rules.sql.compiler import compile_expression
-from rules.sql.syntax import Binary, Call, Case, Exists, Expression, Literal, Logical, Subquery, operands
+from rules.sql.syntax import Binary, Call, Case, Exists, Expression, Literal, Logical, Subquery, Variable, operands
 from rules.sql.values import UNDEFINED, equal, truth
 
 PARTS_MAX = 200  # more than anyone reads; a statement may have thousands
+
+
+class Again:
+    """Chance that can be had again: what was drawn before is drawn again from where `at` is set back to."""
+
+    def __init__(self, chance: Chance) -> None:
+        self.at = self.first = 0
+        self._chance = chance
+        self._numbers: dict[int, float] = {}
+        self._uuids: dict[int, str] = {}
+
+    def random(self) -> float:
+        """The number that was drawn here before, or a new one."""
+        self.at += 1
+        if self.at not in self._numbers:
+            self._numbers[self.at] = self._chance.random()
+        return self._numbers[self.at]
+
+    def uuid(self) -> str:
+        """The UUID that was drawn here before, or a new one."""
+        self.at += 1
+        if self.at not in self._uuids:
+            self._uuids[self.at] = self._chance.uuid()
+        return self._uuids[self.at]
+
+
+def again(event: Event) -> Again:
+    """The chance of an event, which from now on can be had again, set back to its beginning."""
+    if not isinstance(event.chance, Again):
+        event.chance = Again(event.chance)
+        with suppress(EvaluationError):
+            len(event.trace_id)  # it is drawn at the first question only, and would shift what is drawn after it
+        event.chance.first = event.chance.at
+    event.chance.at = event.chance.first
+    return event.chance
 
 
 @dataclass(slots=True)
@@ -84,7 +123,11 @@ def variables(rule: Rule, event: Event) -> list[Part]:
 def condition(rule: Rule, event: Event) -> Part | None:
     """WHERE in its parts; None when there is none."""
     where = rule.statement.where
-    return None if where is None else _Explained(rule, event).part(where, 0)
+    if where is None:
+        return None
+    explained = _Explained(rule, event)
+    explained.recall_variables()
+    return explained.part(where, 0)
 
 
 def blamed(part: Part) -> str:
@@ -96,8 +139,9 @@ def blamed(part: Part) -> str:
     undefined = next((inner for inner in part.parts if inner.type == "Undefined" and inner.shown), None)
     if part.type == "Undefined" and undefined is not None:
         return blamed(undefined)
-    if part.operator == "AND":
-        return blamed(next(inner for inner in part.parts if truth(inner.value) is not True))
+    guilty = next((inner for inner in part.parts if truth(inner.value) is not True), None)
+    if part.operator == "AND" and guilty is not None:
+        return blamed(guilty) or f"{part.text} is {part.type}"
     if part.type == "Boolean":
         return f"{part.text} is false"
     return f"{part.text} is {part.type}" + ("" if part.type in ("Undefined", "Null") else ", and not true")
@@ -110,6 +154,7 @@ class _Explained:
         self._rule = rule
         self._event = event
         self._parts = 0
+        self._again = again(event)
 
     def part(self, expression: Expression, depth: int, *, skipped: bool = False, whole: bool = False) -> Part:
         """An expression with everything in it; only itself if `whole`."""
@@ -117,13 +162,21 @@ class _Explained:
         part.operator = expression.operator if isinstance(expression, Logical) else ""
         self._parts += 1
         part.shown = self._parts <= PARTS_MAX and not isinstance(expression, Literal)
-        if self._parts > PARTS_MAX:
-            return part
         if not skipped:
+            begun = self._again.at
             self._evaluate(expression, part)
-            if not whole and not isinstance(expression, Subquery | Exists):
+            ended = self._again.at
+            is_alone = whole or isinstance(expression, Subquery | Exists) or self._parts > PARTS_MAX
+            if not is_alone or isinstance(expression, Logical):
+                self._again.at = begun
                 part.parts = self._inside(expression, depth + 1)
+            self._again.at = ended
         return part
+
+    def recall_variables(self) -> None:
+        """Give SET its values, before any part draws."""
+        for name, _ in self._rule.statement.variables[:1]:
+            self._evaluate(Variable(name, (0, 0)), Part(name))
 
     def _evaluate(self, expression: Expression, part: Part) -> None:
         rule = self._rule

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from core.topics import check_name
 from rules.errors import EvaluationError
 from rules.event import Chance, Event
+from rules.files.faults import words
 from rules.rehearsal.scenarios import Circumstances, Content, Milliseconds, Mqtt5
 from rules.sql import payloads
 
@@ -42,12 +43,14 @@ def message(line: bytes, now_ms: int, chance: Chance) -> Event:
         written = payloads.read(line)
         if isinstance(written, dict) and written.keys() & _OF_MOSQUITTO:
             written = _from_mosquitto(written)
+        if not isinstance(written, dict):
+            raise NotRecorded('the line: must be an object, {"topic": …}')
         recorded = _Line.model_validate(written)
         check_name(recorded.topic)
         content = recorded.content
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise NotRecorded(f"{'.'.join(map(str, first['loc'])) or 'the line'}: {first['msg']}") from None
+        raise NotRecorded(f"{'.'.join(map(str, first['loc'])) or 'the line'}: {words(first, _Line, str)}") from None
     except (ValueError, EvaluationError) as error:  # InvalidTopic is a ValueError too
         raise NotRecorded(str(error)) from None
     context = recorded.context

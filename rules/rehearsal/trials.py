@@ -29,15 +29,16 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from core.topics import check_name
 from rules.errors import Problem, RulesError
 from rules.files.document import Document, Unreadable
+from rules.files.faults import is_of_key, words
 from rules.rehearsal.scenarios import TIMESTAMP_MAX, Circumstances, Content, Milliseconds, Written
 from rules.sql import payloads
 from rules.sql.durations import milliseconds
 
-SUFFIXES = (".test.yaml", ".test.yml", ".test.json")
 NOW_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z, for tests that name no time: the same in every run
 TESTS_MAX = 10_000  # in one file of a megabyte there is no room for more
 
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+_NUMERIC_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 def _moment(value: object) -> object:
@@ -136,6 +137,15 @@ class Case(Written):
         return {**rest, "messages": [message]}
 
 
+class _OneMessage(Step):
+    """The keys of a case whose one message stands in the case itself, to say what an unknown one may mean."""
+
+    name: str
+    now: Moment
+    messages: list[Step]
+    expect: list[Expected]
+
+
 def _several(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
@@ -162,39 +172,46 @@ def read(file: str, text: str) -> Trials:
 
 
 def _value(document: Document, node: Node) -> Any:
-    """The node as a JSON value: a plain scalar that is a JSON number is that number, with all its digits."""
+    """The node as a JSON value: a plain scalar that is a JSON number is that number, with all its digits.
+
+    What only YAML takes for a number (12:30, 1_10, 0310, .inf) is nothing that a payload should hold unsaid.
+    """
     if isinstance(node, MappingNode):
         return {key: _value(document, value) for key, value in document.entries(node)}
     if isinstance(node, SequenceNode):
         return [_value(document, item) for item in node.value]
-    if isinstance(node, ScalarNode) and node.style is None and _NUMBER.fullmatch(node.value):
-        try:
-            return payloads.read(node.value.encode())
-        except ValueError as error:
-            raise Unreadable(str(error), node.start_mark.index) from None
+    if isinstance(node, ScalarNode) and node.style is None:
+        if _NUMBER.fullmatch(node.value):
+            try:
+                return payloads.read(node.value.encode())
+            except ValueError as error:
+                raise Unreadable(str(error), node.start_mark.index) from None
+        if node.tag in _NUMERIC_TAGS:
+            reason = f"{node.value[:40]} is a number to YAML and not to JSON; write it in quotes, or as JSON writes it"
+            raise Unreadable(reason, node.start_mark.index)
     return document.value(node)
 
 
 def _problem(document: Document, details: ErrorDetails) -> Problem:
     assert document.root is not None or not details["loc"][1:]
-    place, words, at_key = details["loc"], details["msg"], False
-    kind, cause = details["type"], details.get("ctx", {}).get("error")
-    if kind == "extra_forbidden":
-        words, at_key = "there is no such key here", True
-    elif kind == "missing":
-        words, place = f"{place[-1]} is missing", place[:-1]
-    elif cause is not None:
-        words = str(cause)
-    elif kind in ("model_type", "dict_type"):
-        words = "must be a mapping of keys to values"
-    else:
-        words = re.sub(r"^\w+ should", "must", words)
+    place, text = details["loc"], _words(document, details)
+    if details["type"] == "missing":
+        text, place = f"{place[-1]} {text}", place[:-1]
     if document.root is None:
-        return Problem.at(document.name, document.text, 0, words)
+        return Problem.at(document.name, document.text, 0, text)
     place = _as_written(document, document.root, place)
-    node = document.find(document.root, place, key=at_key)
+    node = document.find(document.root, place, key=is_of_key(details))
     path = _dotted(place)
-    return Problem.at(document.name, document.text, node.start_mark.index, f"{path}: {words}" if path else words)
+    return Problem.at(document.name, document.text, node.start_mark.index, f"{path}: {text}" if path else text)
+
+
+def _words(document: Document, details: ErrorDetails) -> str:
+    place = details["loc"]
+    if is_of_key(details) and len(place) == 3 and document.root is not None:
+        case = document.find(document.root, place[:2])
+        if document.find(case, ("messages",)) is case:
+            return words({**details, "loc": place[2:]}, _OneMessage, str)
+    return words(details, Trials, str)
 
 
 def _as_written(document: Document, root: Node, place: tuple[str | int, ...]) -> tuple[str | int, ...]:

@@ -5,7 +5,7 @@ that the caller gives. Pure, like everything in this package; files and colours 
 """
 
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -47,7 +47,7 @@ def judge(case: Case, rules: RuleSet, chance: Chance) -> Verdict:
     """Run one case."""
     known = {rule.name for rule in rules}
     unknown = [expected.rule for expected in case.expect if expected.rule not in known]
-    differences = [Difference(name, f"there is no rule {name}{_near(name, known)}") for name in dict.fromkeys(unknown)]
+    differences = [Difference(name, f"is no rule{_near(name, known)}") for name in dict.fromkeys(unknown)]
     found: list[Firing] = []
     rehearsal = Rehearsal(rules, chance)
     rehearsal.now_ms = case.now
@@ -61,7 +61,8 @@ def judge(case: Case, rules: RuleSet, chance: Chance) -> Verdict:
     for name in names:
         wanted = [expected for expected in case.expect if expected.rule == name]
         given = [firing for firing in found if firing.rule == name]
-        differences += _compared(name, wanted, given, lambda rule: _why_not(case, rules, rule))
+        why_not = _why_not(case, rules, name, len(given)) if len(given) < len(wanted) else ""
+        differences += _compared(name, wanted, given, why_not)
     return Verdict(case.name, tuple(differences), tuple(dict.fromkeys(firing.rule for firing in found)))
 
 
@@ -77,8 +78,8 @@ def _near(name: str, known: set[str]) -> str:
     return f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(sorted(known)) or 'none'}"
 
 
-def _why_not(case: Case, rules: RuleSet, name: str) -> str:
-    """Why a rule did not fire, or not as often as it should have."""
+def _why_not(case: Case, rules: RuleSet, name: str, fired: int) -> str:
+    """Why a rule did not fire, or not once more: as much of it as is certain."""
     rule = next(rule for rule in rules if rule.name == name)
     if rule.disabled:
         return "it is disabled"
@@ -87,23 +88,30 @@ def _why_not(case: Case, rules: RuleSet, name: str) -> str:
         return f"its FROM '{rule.statement.source}' does not hear {', '.join(dict.fromkeys(topics))}"
     if rule.plan is not None:
         return "no other window of it has ended; let time pass with `after`"
-    return "its WHERE is not true" if rule.statement.where is not None else "it has fired for each message it heard"
+    heard = sum(rule in rules.match(topic) for topic in topics)
+    if fired >= heard:
+        return "it has fired for each message it heard"
+    return "its WHERE is not true for the others" if fired else "its WHERE is not true"
 
 
 # ── comparison ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _compared(
-    name: str, wanted: Sequence[Expected], given: Sequence[Firing], why_not: Callable[[str], str]
-) -> Iterator[Difference]:
+def _compared(name: str, wanted: Sequence[Expected], given: Sequence[Firing], why_not: str) -> Iterator[Difference]:
     for expected, firing in zip_longest(wanted, given):
         if firing is None:
-            yield Difference(name, f"did not fire: {why_not(name)}", expected=_expected_text(expected))
+            yield Difference(name, _missing(len(given), len(wanted), why_not), expected=_expected_text(expected))
         elif expected is None:
             was = f"failed, and was not expected to: {firing.failure}" if firing.failure else "fired, and was not to"
             yield Difference(name, was, found=_found_text(firing))
         else:
             yield from _differences(name, expected, firing)
+
+
+def _missing(fired: int, wanted: int, why_not: str) -> str:
+    if not fired:
+        return f"did not fire: {why_not}"
+    return f"fired {fired} {'time' if fired == 1 else 'times'}, {wanted} expected: {why_not}"
 
 
 def _differences(name: str, expected: Expected, firing: Firing) -> Iterator[Difference]:

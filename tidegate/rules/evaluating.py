@@ -14,13 +14,14 @@ Invariants:
 3. A number of a request has all its digits in the answer.
 """
 
+import re
 import sys
 import time
 from functools import lru_cache
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from core.errors import TidegateError
 from core.faults import describe
@@ -58,6 +59,8 @@ def evaluate(jsonl: Annotated[bool, typer.Option("--jsonl", help="The only form 
     """
     if not jsonl:
         raise typer.BadParameter("say --jsonl, and give one JSON request per line on standard input")
+    if sys.stdin is None:  # the shell closed it
+        return
     dice = Dice()
     for _, line in lines(sys.stdin.buffer, LINE_BYTES_MAX):
         sys.stdout.buffer.write(_answer(line, dice) + b"\n")
@@ -94,7 +97,12 @@ def _request(written: Any) -> Request:
     try:
         return Request.model_validate(written)
     except ValidationError as error:
-        raise TidegateError("; ".join(describe(error, written, Request))) from None
+        raise TidegateError("; ".join(faults(error, written, Request))) from None
+
+
+def faults(error: ValidationError, written: Any, model: type[BaseModel]) -> list[str]:
+    """What is wrong with a JSON document, in JSON's words: what TOML calls a table is an object here."""
+    return [re.sub(r"\b(must be|not) a table\b", r"\1 an object", line) for line in describe(error, written, model)]
 
 
 def _evaluated(request: Request, dice: Dice) -> dict[str, Any]:

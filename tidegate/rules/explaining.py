@@ -12,22 +12,25 @@ from pydantic import ValidationError
 
 from core.cli import Json, errors_to_exit_codes, out, print_rows
 from core.errors import ConfigurationError, TidegateError
-from core.faults import describe
 from core.files import read_texts
 from core.topics import BASIC_INGEST, check_name
+from rules.actions.fields import did_you_mean
 from rules.engine import NOTHING, Rule, RuleSet, filter_hears
 from rules.errors import EvaluationError
 from rules.event import Event
 from rules.files import parse
-from rules.rehearsal.explanations import Part, blamed, condition, variables
+from rules.rehearsal.explanations import Part, again, blamed, condition, variables
 from rules.rehearsal.firings import Resolved, resolved
 from rules.rehearsal.scenarios import Moment
 from rules.sql import payloads
 from rules.sql.payloads import json_bytes
 from rules.windows.grouping import WindowPlan
+from tidegate.rules.evaluating import faults
 from tidegate.rules.options import DEFAULT_RULES, Dice, Files, payload_from_stdin, plain, shown, supported
 
 EXPRESSION_CHARS_MAX = 72  # of a line in a table, with its value beside it; its parts are in the lines below
+
+NAMES_MAX = 20  # of rules that could be meant
 
 ContextFile = Annotated[
     Path | None, typer.Option("--context", metavar="FILE.json", help="What the message carries: as `context` of eval.")
@@ -47,6 +50,8 @@ def explain(
         check_name(topic)
         rule = _rule(parse(read_texts(files or [DEFAULT_RULES]), supported=supported(None)), name)
         moment = Moment() if context is None else _moment(context)
+        if sys.stdin is None:  # the shell closed it
+            raise TidegateError("standard input is closed; the message's payload stands there")
         if client_id is not None:
             moment = moment.model_copy(update={"clientid": client_id})
         now_ms = int(time.time() * 1000) if moment.timestamp is None else moment.timestamp
@@ -61,10 +66,18 @@ def _rule(rules: RuleSet, name: str) -> Rule:
     for rule in rules:
         if rule.name == name:
             return rule
-    raise TidegateError(f"there is no rule {name}; there are: {', '.join(rule.name for rule in rules) or 'none'}")
+    known = [rule.name for rule in rules]
+    raise TidegateError(f"there is no rule {name}{did_you_mean(name, known) or _all(known)}")
+
+
+def _all(known: list[str]) -> str:
+    more = f" and {len(known) - NAMES_MAX:,} more" if len(known) > NAMES_MAX else ""
+    return f"; there are: {', '.join(known[:NAMES_MAX]) or 'none'}{more}"
 
 
 def _moment(file: Path) -> Moment:
+    if file.is_dir():
+        raise ConfigurationError("cannot read", [f"{file}: is a directory; name one JSON file"])
     [text] = read_texts(file).values()
     try:
         written = payloads.read(text.encode())
@@ -73,7 +86,7 @@ def _moment(file: Path) -> Moment:
     try:
         return Moment.model_validate(written)
     except ValidationError as error:
-        raise ConfigurationError(str(file), describe(error, written, Moment)) from None
+        raise ConfigurationError(str(file), faults(error, written, Moment)) from None
 
 
 # ── facts ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -81,6 +94,8 @@ def _moment(file: Path) -> Moment:
 
 def _explanation(rule: Rule, event: Event) -> dict[str, Any]:
     where = condition(rule, event)
+    given = variables(rule, event)
+    again(event)  # what is random falls for the output as it did for WHERE
     passed = where is None or (where.value is True and not where.error)
     heard = _hears(rule, event.message.topic)
     facts = {
@@ -90,7 +105,7 @@ def _explanation(rule: Rule, event: Event) -> dict[str, Any]:
         "topic": event.message.topic,
         "filter_matches": heard,
         "payload_is_json": not isinstance(event.value, bytes),
-        "variables": [_said(part) for part in variables(rule, event)],
+        "variables": [_said(part) for part in given],
         "where": [_said(part) for part in (where.walk() if where is not None else ())],
         "where_is_true": passed,
         "why_not": "" if where is None else blamed(where),

@@ -1,23 +1,26 @@
 """`tidegate rules export` and `tidegate rules schema`: what other programs want of rules files, on standard output."""
 
-import sys
+import re
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 
-from core.cli import EXIT_FAILED, err, errors_to_exit_codes, print_json
+from core.cli import EXIT_FAILED, err, errors_to_exit_codes, plain, print_json, write
 from core.errors import TidegateError
-from core.files import read_texts
 from rules.actions import ACTIONS
 from rules.files import parse
 from rules.files.arns import Account
 from rules.files.export import documents, template
 from rules.files.schema import schema as editor_schema
+from tidegate.rules.options import Paths, rules_texts
 
-Paths = Annotated[list[Path], typer.Argument(metavar="PATH…", help="Rules files, or directories of them.")]
+# What AWS accepts.
+REGION = re.compile(r"[a-z]{2,3}(-[a-z]+)+-\d{1,2}", re.ASCII)
+ROLE = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+", re.ASCII)
+
+_UNFOLDED = re.compile("[\x85\u2028\u2029]")  # they end a line in YAML, and only escapes keep them
 
 
 class Format(StrEnum):
@@ -40,16 +43,15 @@ def export(
     """
     with errors_to_exit_codes():
         place = _account(form, region, account, role)
-        rules = parse(read_texts(paths), supported=frozenset(ACTIONS))
+        rules = parse(rules_texts(paths), supported=frozenset(ACTIONS))
         if form is Format.JSON:
             listed, obstacles = documents(rules, place, role)
             print_json(listed)
         else:
             made, obstacles = template(rules)
-            sys.stdout.buffer.write(_yaml(made).encode())
-            sys.stdout.flush()
+            write(_yaml(made).encode())
         for obstacle in obstacles:
-            err.print(f"not exported: {obstacle}", style="red", soft_wrap=True)
+            err.print(plain(f"not exported: {obstacle}"), style="red", soft_wrap=True)
         if obstacles:
             raise typer.Exit(EXIT_FAILED)
 
@@ -66,6 +68,10 @@ def _account(form: Format, region: str, account: str, role: str) -> Account | No
         raise typer.BadParameter("--region and --account go together")
     if account and not (len(account) == 12 and account.isdecimal() and account.isascii()):
         raise TidegateError(f"an account has 12 digits, not {account[:40]!r}")
+    if region and not REGION.fullmatch(region):
+        raise TidegateError(f"a region is called like eu-west-1, and not {region[:40]!r}")
+    if role and not ROLE.fullmatch(role):
+        raise TidegateError(f"the ARN of a role is arn:aws:iam::123456789012:role/NAME, and not {role[:80]!r}")
     return Account(region, account) if region else None
 
 
@@ -78,6 +84,8 @@ class _Dumper(yaml.SafeDumper):
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = "|" if "\n" in text.strip() else '"' if "\n" in text else None
+    if _UNFOLDED.search(text):
+        style = '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

@@ -11,7 +11,27 @@ from uuid import UUID
 
 import typer
 
+from core.cli import err, plain
 from core.errors import TidegateError
+from core.files import TESTS, read_texts
+from rules.actions import ACTIONS, CLOUD_ACTIONS, EDGE_ACTIONS
+
+__all__ = [
+    "DEFAULT_RULES",
+    "PAYLOAD_BYTES_MAX",
+    "RUNS",
+    "Dice",
+    "Files",
+    "OnSide",
+    "Paths",
+    "Side",
+    "lines",
+    "payload_from_stdin",
+    "plain",
+    "rules_texts",
+    "shown",
+    "supported",
+]
 
 DEFAULT_RULES = Path("/etc/tidegate/rules")
 PAYLOAD_BYTES_MAX = 1_048_576  # eight times what AWS lets a device publish
@@ -24,11 +44,7 @@ class Side(StrEnum):
     CLOUD = "cloud"
 
 
-RUNS = {
-    Side.EDGE: frozenset({"republish"}),
-    Side.CLOUD: frozenset({"republish", "dynamoDBv2", "firehose", "sns"}),
-}
-
+RUNS = {Side.EDGE: EDGE_ACTIONS, Side.CLOUD: CLOUD_ACTIONS}
 
 
 class Dice:
@@ -52,8 +68,20 @@ OnSide = Annotated[Side | None, typer.Option("--side", help="Allow only the acti
 
 
 def supported(side: Side | None) -> frozenset[str]:
-    """The actions that a side can run; without one, those of either."""
-    return RUNS[side] if side else frozenset().union(*RUNS.values())
+    """The actions that a side can run; without one, all that AWS IoT Core has."""
+    return RUNS[side] if side else frozenset(ACTIONS)
+
+
+def rules_texts(paths: list[Path]) -> dict[str, str]:
+    """The texts of rules files by path; raises ConfigurationError. A test that is named is left out, and that is said.
+
+    `rules/*.yaml` of a shell names the tests among the rules too.
+    """
+    tests = [path for path in paths if path.name.endswith(TESTS) and not path.is_dir()]
+    if tests:
+        names = ", ".join(plain(str(test)) for test in tests)
+        err.print(f"left out, being for `tidegate rules test`: {names}", soft_wrap=True)
+    return read_texts(path for path in paths if path not in tests)
 
 
 def payload_from_stdin() -> bytes:
@@ -83,8 +111,3 @@ def shown(name: str, output: Any) -> dict[str, Any]:
     if isinstance(output, bytes):
         return {f"{name}_b64": base64.b64encode(output).decode()}
     return {name: output}
-
-
-def plain(text: str) -> str:
-    """The text without what a terminal would obey."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

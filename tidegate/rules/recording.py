@@ -6,14 +6,15 @@ line are in `rules.rehearsal.traffic`.
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import typer
 
 from core.cli import EXIT_FAILED, err, out, print_rows
+from core.errors import ConfigurationError
 from rules.engine import RuleSet
 from rules.event import Event
 from rules.rehearsal.firings import Firing, Rehearsal
@@ -37,11 +38,11 @@ class Replay:
     late: dict[str, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
-    def firings(self, file: Path) -> Iterator[tuple[str, Firing]]:
-        """Every firing with where it came about: line and topic of the message, or the end. Raises OSError."""
+    def firings(self, file: Path, stream: BinaryIO) -> Iterator[tuple[str, Firing]]:
+        """Every firing with where it came about: line and topic of the message, or the end."""
         dice = Dice(SEED)
         rehearsal = Rehearsal(self.rules, dice)
-        for number, event in self._events(file, dice):
+        for number, event in self._events(file, stream, dice):
             self.messages += 1
             passed = event.now_ms - rehearsal.now_ms if self.messages > 1 else 0
             for firing in (*rehearsal.elapse(max(0, passed)), *rehearsal.hear(event)):
@@ -50,18 +51,17 @@ class Replay:
             yield "the end, which closes every window", firing
         self.late = rehearsal.late
 
-    def _events(self, file: Path, dice: Dice) -> Iterator[tuple[int, Event]]:
+    def _events(self, file: Path, stream: BinaryIO, dice: Dice) -> Iterator[tuple[int, Event]]:
         now_ms = int(time.time() * 1000)
-        with file.open("rb") as stream:
-            for number, line in lines(stream, LINE_BYTES_MAX):
-                try:
-                    if line is None:
-                        raise NotRecorded(f"the line has more than {LINE_BYTES_MAX:,} bytes")
-                    yield number, message(line, now_ms, dice)
-                except NotRecorded as error:
-                    self.unread += 1
-                    if len(self.faults) < FAULTS_MAX:
-                        self.faults.append(f"{file}:{number}: {error}")
+        for number, line in lines(stream, LINE_BYTES_MAX):
+            try:
+                if line is None:
+                    raise NotRecorded(f"the line has more than {LINE_BYTES_MAX:,} bytes")
+                yield number, message(line, now_ms, dice)
+            except NotRecorded as error:
+                self.unread += 1
+                if len(self.faults) < FAULTS_MAX:
+                    self.faults.append(f"{file}:{number}: {error}")
 
     @property
     def counted(self) -> list[dict[str, Any]]:
@@ -74,25 +74,36 @@ class Replay:
 
 
 def replay(file: Path, rules: RuleSet, as_json: bool) -> None:
-    """Print what the rules make of the recording; exit with 1 when a line is no message or a rule failed."""
+    """Print what the rules make of the recording; exit with 1 when a line is no message or a rule failed.
+
+    Raises ConfigurationError for a file that cannot be read.
+    """
     run = Replay(rules)
-    if as_json:
-        _write_json(run, file)
-    else:
-        _print(run, file)
+    with _opened(file) as stream:
+        if as_json:
+            _write_json(run, run.firings(file, stream))
+        else:
+            _print(run, run.firings(file, stream))
     for fault in run.faults:
-        err.print(fault, style="red", soft_wrap=True)
+        err.print(plain(fault), style="red", soft_wrap=True)
     if run.unread > len(run.faults):
         err.print(f"and {run.unread - len(run.faults):,} lines more that are no messages", style="red")
     if run.unread or any(rule.counters.failed for rule in rules):
         raise typer.Exit(EXIT_FAILED)
 
 
-def _write_json(run: Replay, file: Path) -> None:
+def _opened(file: Path) -> BinaryIO:
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise ConfigurationError("cannot read", [f"{file}: {error.strerror or error}"]) from None
+
+
+def _write_json(run: Replay, firings: Iterable[tuple[str, Firing]]) -> None:
     """One document, written while the recording is read: a long one has more firings than fit into memory."""
     write = sys.stdout.buffer.write
     write(b'{"firings":[')
-    for count, (where, firing) in enumerate(run.firings(file)):
+    for count, (where, firing) in enumerate(firings):
         write(b",\n" if count else b"\n")
         write(json_bytes({"at": where, **_said(firing)}))
     totals = {
@@ -112,9 +123,9 @@ def _said(firing: Firing) -> dict[str, Any]:
     return {"rule": firing.rule, **shown("payload", firing.output), "actions": actions}
 
 
-def _print(run: Replay, file: Path) -> None:
+def _print(run: Replay, firings: Iterable[tuple[str, Firing]]) -> None:
     examples: dict[str, list[str]] = {}
-    for where, firing in run.firings(file):
+    for where, firing in firings:
         of_rule = examples.setdefault(firing.rule, [])
         if len(of_rule) < EXAMPLES_MAX:
             of_rule.append("\n".join([f"  {where}", *_written(firing)]))
