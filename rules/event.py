@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
+from core.errors import TidegateError
 from core.message import Message, Origin
 from core.topics import beyond_basic_ingest
 from rules.errors import CallFailed, EvaluationError
@@ -61,7 +62,7 @@ class Chance(Protocol):
 class Calls(Protocol):
     """What the functions that call out are answered; `names` are those functions that this side can run.
 
-    The answers are values of IoT SQL, UNDEFINED among them. Every method raises CallFailed, which fails the rule for
+    The answers are values of IoT SQL, UNDEFINED among them. Every method raises TidegateError, which fails the rule for
     this message unless the statement wraps the call in get_or_default().
     """
 
@@ -196,8 +197,8 @@ class Event:
                 raise CallFailed(f"more than {ANSWERS_MAX:,} different calls for one message")
             try:
                 self._answers[request] = ask(self.calls)
-            except CallFailed as error:
-                self._answers[request] = error  # it is slow, and no better the second time
+            except TidegateError as error:
+                self._answers[request] = CallFailed(str(error))  # it is slow, and no better the second time
         answer = self._answers[request]
         if isinstance(answer, CallFailed):
             raise CallFailed(str(answer))

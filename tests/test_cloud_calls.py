@@ -14,6 +14,7 @@ from cloud.targets.tables import Tables
 from core.config import RulesSection
 from core.errors import ConfigurationError
 from core.store import connect
+from devices.answers import NoAnswer
 from devices.registry import Thing
 from rules.errors import CallFailed
 from rules.sql.values import UNDEFINED
@@ -85,9 +86,9 @@ def test_a_database_that_cannot_be_read_fails_the_call(calls: CloudCalls, tmp_pa
 def test_registry_and_secrets_are_as_at_the_edge(calls: CloudCalls, tmp_path: Path) -> None:
     assert calls.names == CALLS - {"get_secret"}
     assert calls.get_registry_data("DescribeThing", "press")["attributes"] == {"hall": "1"}
-    with pytest.raises(CallFailed, match="there is no thing 'lathe'"):
+    with pytest.raises(NoAnswer, match="there is no thing 'lathe'"):
         calls.get_registry_data("DescribeThing", "lathe")
-    with pytest.raises(CallFailed, match="no directory of secrets"):
+    with pytest.raises(NoAnswer, match="no directory of secrets"):
         calls.get_secret("word")
     (tmp_path / "word").write_text("sesame")
     section = RulesSection(directory=tmp_path, secrets=tmp_path)

@@ -6,6 +6,7 @@ import pytest
 
 from core.config import RulesSection
 from core.errors import ConfigurationError
+from devices.answers import NoAnswer
 from devices.registry import Thing
 from edge.calls import CALLS, EdgeCalls
 from rules.errors import CallFailed
@@ -20,7 +21,7 @@ def calls(directory: Path, secrets: Path | None = None) -> EdgeCalls:
 def test_without_a_directory_there_are_no_secrets(tmp_path: Path) -> None:
     bare = calls(tmp_path)
     assert bare.names == CALLS - {"get_secret"}
-    with pytest.raises(CallFailed, match="no directory of secrets"):
+    with pytest.raises(NoAnswer, match="no directory of secrets"):
         bare.get_secret("word")
     assert calls(tmp_path, tmp_path).names == CALLS
     with pytest.raises(ConfigurationError, match="is no directory of secrets"):
@@ -35,7 +36,7 @@ def test_a_secret_is_in_the_file_of_its_name(tmp_path: Path) -> None:
     assert found.get_secret("word") == {"SecretString": "sesame"}
     found.forget()
     assert found.get_secret("word") == {"SecretString": "other"}
-    with pytest.raises(CallFailed, match="secret 'gone': No such file"):
+    with pytest.raises(NoAnswer, match="secret 'gone': No such file"):
         found.get_secret("gone")
 
 
@@ -43,7 +44,7 @@ def test_the_registry_is_asked_as_it_is_now(tmp_path: Path) -> None:
     found = calls(tmp_path)
     assert found.get_registry_data("DescribeThing", "press")["attributes"] == {"hall": "1"}
     assert found.get_registry_data("ListThingGroupsForThing", "press") == {"thingGroups": []}
-    with pytest.raises(CallFailed, match="DescribeThing: there is no thing 'lathe'"):
+    with pytest.raises(NoAnswer, match="DescribeThing: there is no thing 'lathe'"):
         found.get_registry_data("DescribeThing", "lathe")
 
 
