@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from core.cli import Json, errors_to_exit_codes, out, print_rows
+from core.cli import Json, errors_to_exit_codes, out, print_rows, write
 from core.errors import ConfigurationError, TidegateError
 from core.files import read_texts
 from core.topics import BASIC_INGEST, check_name
@@ -26,7 +26,16 @@ from rules.sql import payloads
 from rules.sql.payloads import json_bytes
 from rules.windows.grouping import WindowPlan
 from tidegate.rules.evaluating import faults
-from tidegate.rules.options import DEFAULT_RULES, Dice, Files, payload_from_stdin, plain, shown, supported
+from tidegate.rules.options import (
+    DEFAULT_RULES,
+    Dice,
+    Files,
+    payload_from_stdin,
+    plain,
+    rules_texts,
+    shown,
+    supported,
+)
 
 EXPRESSION_CHARS_MAX = 72  # of a line in a table, with its value beside it; its parts are in the lines below
 
@@ -48,7 +57,7 @@ def explain(
     """Show what a rule makes of the message whose payload stands on standard input, and why."""
     with errors_to_exit_codes():
         check_name(topic)
-        rule = _rule(parse(read_texts(files or [DEFAULT_RULES]), supported=supported(None)), name)
+        rule = _rule(parse(rules_texts(files or [DEFAULT_RULES]), supported=supported(None)), name)
         moment = Moment() if context is None else _moment(context)
         if sys.stdin is None:  # the shell closed it
             raise TidegateError("standard input is closed; the message's payload stands there")
@@ -57,7 +66,7 @@ def explain(
         now_ms = int(time.time() * 1000) if moment.timestamp is None else moment.timestamp
         facts = _explanation(rule, moment.event(topic, payload_from_stdin(), now_ms, Dice()))
         if as_json:
-            sys.stdout.buffer.write(json_bytes(facts) + b"\n")
+            write(json_bytes(facts) + b"\n")
         else:
             _print(facts)
 

@@ -20,7 +20,7 @@ from rules.files import parse
 from rules.rehearsal.trials import Case, read
 from rules.rehearsal.verdicts import Difference, Verdict, judge
 from tidegate.rules import recording
-from tidegate.rules.options import Dice, plain, supported
+from tidegate.rules.options import Dice, plain, rules_texts, supported
 
 SEED = 0
 
@@ -51,7 +51,7 @@ def run_tests(
     """
     with errors_to_exit_codes():
         if record is not None:
-            recording.replay(record, parse(read_texts(paths), supported=supported(None)), as_json)
+            recording.replay(record, parse(rules_texts(paths), supported=supported(None)), as_json)
             return
         trials = list(_load(_test_files(paths)))
         verdicts = {trial.file: [judge(case, trial.rules, Dice(SEED)) for case in trial.cases] for trial in trials}
