@@ -140,6 +140,8 @@ def _cell(value: Any) -> str:
             return f"{value:,.2f}"
         case list():
             return ", ".join(map(str, value))
+        case dict():
+            return ", ".join(f"{key} {_cell(one)}" for key, one in value.items())
         case _:
             return plain(str(value))  # a control character from a device must not reach the terminal
 
