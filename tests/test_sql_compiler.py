@@ -12,6 +12,7 @@ from rules.engine import NOTHING, EvaluationError, Event, Rule, output_bytes
 from rules.errors import SqlError
 from rules.sql import values
 from rules.sql.compiler import compile_expression, compile_statement
+from rules.sql.functions.calls import Stubs
 from rules.sql.parser import parse_embedded, parse_statement
 from rules.sql.template import Template
 from rules.sql.values import SqlVersion
@@ -507,6 +508,15 @@ class CountingChance:
 def test_a_variable_must_have_its_value_before_it_is_used_whatever_where_says(where: str) -> None:
     with pytest.raises(SqlError, match="@w has no value here"):
         run(f"SET @v = @w, @w = 1 SELECT @v AS v WHERE {where}", {})
+
+
+def test_what_may_stand_once_may_stand_in_set() -> None:
+    statement = parse_statement("SET @item = get_dynamodb('t', 'k', id, 'r') SELECT @item.v AS v FROM 't'")
+    event = Event(Message("t", b'{"id": 5}'), 0, calls=Stubs({"dynamodb": {"t": [{"k": 5, "v": "hit"}]}}))
+    assert Rule("r", statement, SqlVersion.V2016).evaluate(event) == {"v": "hit"}
+    assert Template("${@item.v}", statement=statement).render(event) == "hit"
+    with pytest.raises(SqlError, match="only once"):
+        run("SET @a = get_dynamodb('t', 'k', 1, 'r'), @b = get_dynamodb('t', 'k', 2, 'r') SELECT @b AS b", {})
 
 
 def test_a_call_with_too_many_arguments_hides_no_fault_in_them() -> None:

@@ -98,6 +98,7 @@ class _StatementEmitter(ExpressionEmitter):
                 self.emit(expression)
             self.variables[name] = "UNDEFINED"
         self.variables.clear()
+        self._called.clear()
 
     def set(self, variables: Variables, readers: Iterable[Expression] | None = None) -> None:
         """The lines that compute those variables that `readers` need and that are not there yet; without, all.
