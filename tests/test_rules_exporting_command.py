@@ -101,3 +101,21 @@ def test_the_schema_is_printed_as_json() -> None:
     done = rules("schema")
     assert done.returncode == 0
     assert json.loads(done.stdout) == schema()
+
+
+def test_what_a_template_says_of_its_account_is_said_of_the_one_that_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "template.yaml"
+    file.write_text(
+        "Resources:\n"
+        "  Role: { Type: AWS::IAM::Role }\n"
+        "  Keep:\n"
+        "    Type: AWS::IoT::TopicRule\n"
+        "    Properties:\n"
+        "      TopicRulePayload:\n"
+        "        Sql: SELECT * FROM 'a/#'\n"
+        "        Actions: [{ S3: { BucketName: b, Key: k, RoleArn: !GetAtt Role.Arn } }]\n"
+    )
+    done = rules("export", str(file), "--format", "json", "--region", "eu-west-1", "--account", "123456789012")
+    [document] = json.loads(done.stdout)
+    [action] = document["topicRulePayload"]["actions"]
+    assert action["s3"]["roleArn"] == "arn:aws:iam::123456789012:role/Role"

@@ -43,7 +43,7 @@ def export(
     """
     with errors_to_exit_codes():
         place = _account(form, region, account, role)
-        rules = parse(rules_texts(paths), supported=frozenset(ACTIONS))
+        rules = parse(rules_texts(paths), supported=frozenset(ACTIONS), account=place or Account())
         if form is Format.JSON:
             listed, obstacles = documents(rules, place, role)
             print_json(listed)
