@@ -26,18 +26,16 @@ from rules.engine import Event, Rule, RuleSet, output_bytes
 from rules.errors import ActionFailed, EvaluationError
 from rules.event import NO_ACCOUNT, Calls, Chance, Context
 from rules.failures import act, resource
-from rules.republishing import republished
+from rules.republishing import REPUBLISH_DEPTH_MAX, REPUBLISHED_MAX, republished
 from rules.windows.aggregation import Due
 
 Key: TypeAlias = tuple[str | int, ...]
 
 log = get_logger("cloud.effects")
 
-REPUBLISH_DEPTH_MAX = 8  # how often what a rule republished may set off another rule; more is a loop
 HERE: Key = ("", "direct")  # what begins the key of a message that came by no edge, and of a row
 THROUGH_AN_EDGE = Origin()  # who sent it is known there: saying it for each message would cost bytes of the link
 KINDS: dict[type[Action], str] = {DynamoDBv2: "table", Firehose: "stream", Sns: "topic"}
-REPUBLISHED_MAX = 100  # for one message of the inbox; rules that set off each other ten at a time reach 10^8 otherwise
 
 
 @dataclass(frozen=True, slots=True)

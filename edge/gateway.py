@@ -16,12 +16,10 @@ from core.telemetry import Counters, get_logger
 from edge.buffer import Buffer
 from edge.lanes import LaneIndex
 from edge.reactions import Reactions
+from rules.republishing import REPUBLISH_DEPTH_MAX, REPUBLISHED_MAX
 from rules.windows.aggregation import Due
 
 log = get_logger("edge.gateway")
-
-REPUBLISH_DEPTH_MAX = 8  # how often what a rule republished may set off another rule; more is a loop
-REPUBLISHED_MAX = 100  # for one message of a device; rules that set off each other ten at a time reach 10^8 otherwise
 
 
 class Gateway:

@@ -17,6 +17,10 @@ from rules.sql.template import TOPIC_CHARS_MAX, TOPICS_MAX, Template
 
 T = TypeVar("T")
 
+# Rules that set each other off end here, on either side.
+REPUBLISH_DEPTH_MAX = 8  # how often what a rule republished may set off another rule; more is a loop
+REPUBLISHED_MAX = 100  # for one message of a device; rules that set off each other ten at a time reach 10^8 otherwise
+
 EXPIRY_MAX = 2**32 - 1  # seconds; the field has four bytes (MQTT 5 section 3.3.2.3.3)
 _valid: set[str] = set()
 INDICATORS = {"UNSPECIFIED_BYTES": 0, "UTF8_DATA": 1}

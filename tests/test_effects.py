@@ -7,13 +7,14 @@ from typing import Any
 import orjson
 import pytest
 
-from cloud.effects import REPUBLISH_DEPTH_MAX, REPUBLISHED_MAX, Effects, Surroundings, Targets
+from cloud.effects import Effects, Surroundings, Targets
 from cloud.targets import alerts, streams, tables
 from cloud.targets.alerts import message_id
 from cloud.targets.config import StreamConfig, TableConfig, TopicConfig
 from core.message import Message, Origin
 from rules import files
 from rules.engine import RuleSet
+from rules.republishing import REPUBLISH_DEPTH_MAX, REPUBLISHED_MAX
 
 T = 1_800_000_000_000
 ACTIONS = frozenset({"republish", "dynamoDBv2", "firehose", "sns"})

@@ -21,11 +21,12 @@ from core.telemetry import Counters
 from devices.access import OpenAccess
 from edge.buffer import QUOTA_EXCEEDED, Buffer
 from edge.chunks import Chunk
-from edge.gateway import REPUBLISH_DEPTH_MAX, REPUBLISHED_MAX, Gateway
+from edge.gateway import Gateway
 from edge.lanes import CLOCK_PLAUSIBLE_MS, Lane, LaneIndex, WhenFull
 from edge.reactions import Reactions
 from rules import files
 from rules.engine import RuleSet
+from rules.republishing import REPUBLISH_DEPTH_MAX, REPUBLISHED_MAX
 from tests.killing import before_every_statement
 from tests.mqtt_peers import until
 
