@@ -1,1 +1,1 @@
-"""Shadow documents, pure: merge, delta, versions, the protocol, reconciliation. Nothing lives here yet."""
+"""Device shadows: documents, what requests make of them, what is told of it. Pure; the sides keep and publish."""
