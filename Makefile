@@ -72,6 +72,8 @@ peers:
 	@missing=
 	command -v mosquitto >/dev/null || missing="$$missing mosquitto"
 	command -v mosquitto_pub >/dev/null || missing="$$missing mosquitto-clients"
+	command -v bwrap >/dev/null || missing="$$missing bubblewrap"
+	command -v curl >/dev/null || missing="$$missing curl"
 	command -v systemd-analyze >/dev/null || missing="$$missing systemd"
 	if [ -n "$$missing" ]; then
 	    $(call need,$$missing)

@@ -2,19 +2,21 @@
 
 One rule's failure costs only itself: it is counted, logged, and for an action that failed for good, the rule's error
 action is run. A rule with a window hears messages, and acts on its rows when they are due. Decides nothing about where
-messages go (`gateway` does).
+messages go (`gateway` does), nor when a function runs (`functions` does).
 """
 
 import time
+from collections.abc import Callable
 
 from core.chance import Randomness
+from core.errors import TidegateError
 from core.message import OURSELVES, Message, Origin
 from core.telemetry import Counters, get_logger
 from core.topics import BASIC_INGEST
 from edge.windows import EdgeWindows
-from rules.actions import Action, Republish
+from rules.actions import Action, Lambda, Republish
 from rules.engine import Event, Rule, RuleSet, output_bytes
-from rules.errors import EvaluationError
+from rules.errors import ActionFailed, EvaluationError
 from rules.event import NO_ACCOUNT, Calls, Context
 from rules.failures import Perform, act
 from rules.republishing import republished
@@ -24,7 +26,10 @@ log = get_logger("edge.reactions")
 
 
 class Reactions:
-    """Runs `rules`, which `replace` exchanges, in the name of `account`; `windows` are theirs."""
+    """Runs `rules`, which `replace` exchanges, in the name of `account`; `windows` are theirs.
+
+    `call(function, event)` gives a function an event, and raises TidegateError when that cannot be.
+    """
 
     def __init__(
         self,
@@ -36,6 +41,7 @@ class Reactions:
     ) -> None:
         self.rules = rules
         self.windows = windows
+        self.call: Callable[[str, bytes], object] = _no_functions
         self.unheard: list[Message] = []  # of Basic Ingest, for rules that are not here; whoever asks takes them out
         self._counters = counters
         self._calls = calls
@@ -52,7 +58,7 @@ class Reactions:
     def react(self, messages: list[Message], origin: Origin) -> list[Message]:
         """Run the rules that hear `messages`, which have one origin; returns what they republish."""
         made: list[Message] = []
-        match, clock, perform = self.rules.match, time.perf_counter_ns, _into(made)
+        match, clock, perform = self.rules.match, time.perf_counter_ns, self._into(made)
         context: Context | None = None
         now, topic = 0, ""
         found: tuple[Rule, ...] = ()
@@ -78,7 +84,7 @@ class Reactions:
         """Run a rule's actions on an output that no message has just given; returns what they republish."""
         made: list[Message] = []
         try:
-            self._act(rule, event, output, output_bytes(output), _into(made))
+            self._act(rule, event, output, output_bytes(output), self._into(made))
         except EvaluationError as error:
             self._failed(rule, error)
         return made
@@ -130,12 +136,24 @@ class Reactions:
         self._counters.add("rules_failed_total", rule=rule.name)
         log.warning("a rule failed", rule=rule.name, error=error)
 
+    def _into(self, made: list[Message]) -> Perform:
+        """How an edge performs an action: what is republished gathers in `made`."""
 
-def _into(made: list[Message]) -> Perform:
-    """How an edge performs an action: what is republished gathers in `made`."""
+        def perform(action: Action, event: Event, _output: object, payload: bytes, _place: int) -> None:
+            match action:
+                case Republish():
+                    made.append(republished(action, event, payload))
+                case Lambda():
+                    self._call(action.function_arn.render(event), payload)
 
-    def perform(action: Action, event: Event, _output: object, payload: bytes, _place: int) -> None:
-        assert isinstance(action, Republish)
-        made.append(republished(action, event, payload))
+        return perform
 
-    return perform
+    def _call(self, function: str, payload: bytes) -> None:
+        try:
+            self.call(function, payload)
+        except TidegateError as error:
+            raise ActionFailed(str(error)) from None
+
+
+def _no_functions(function: str, _payload: bytes) -> None:
+    raise ActionFailed(f"{function[:80]} cannot be called: there is no [functions] here")

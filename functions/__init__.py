@@ -1,1 +1,1 @@
-"""Lambda-style handlers: packages, workers, the runtime API. Nothing lives here yet."""
+"""Lambda-style handlers: packages, the launcher and its sandbox, workers, the runtime API, durable invocation."""

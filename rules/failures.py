@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from rules.actions import Action, DynamoDBv2, Firehose, Republish, Sns
+from rules.actions import Action, DynamoDBv2, Firehose, Lambda, Republish, Sns
 from rules.engine import Rule, output_bytes
 from rules.errors import failure
 from rules.event import Event
@@ -85,6 +85,8 @@ def resource(action: Action) -> str:
     match action:
         case Republish():
             return action.topic.source
+        case Lambda():
+            return action.function_arn.source
         case DynamoDBv2():
             return action.put_item.table_name
         case Firehose():

@@ -30,7 +30,7 @@ def test_every_error_is_printed_with_its_place_and_a_caret_and_the_exit_code_is_
         f"{file}:2:36: sql: expected a value, found '=': write a = b, with one =",
         "  sql: SELECT a FROM 'x' WHERE a = = 1",
         "                                   ^",
-        f"{file}:3:13: actions[0]: this side cannot run 'sns' yet; it runs: republish",
+        f"{file}:3:13: actions[0]: this side cannot run 'sns' yet; it runs: lambda, republish",
         "  actions: [sns: {targetArn: x}]",
         "            ^",
         "2 errors; files: 1, rules: 0",
@@ -124,11 +124,11 @@ def test_every_file_of_the_documentation_passes(tmp_path: Path, page: str) -> No
 
 def test_without_a_side_every_action_of_aws_is_known(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
-    file.write_text("R: { sql: SELECT * FROM 'a', actions: [lambda: { functionArn: triage }] }")
+    file.write_text("R: { sql: SELECT * FROM 'a', actions: [sqs: { queueUrl: triage }] }")
     assert rules("check", file).returncode == 0
     done = rules("check", file, "--side", "cloud")
     assert done.returncode == 78
-    assert "this side cannot run 'lambda' yet; it runs: dynamoDBv2, firehose, republish, sns" in done.stderr.decode()
+    assert "this side cannot run 'sqs' yet; it runs: dynamoDBv2, firehose, lambda, republish, sns" in done.stderr.decode()
 
 
 EMPTY = {"none.yaml": "", "list.json": "[]", "mapping.json": "{}", "comment.yaml": "# R:\n"}

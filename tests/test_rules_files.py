@@ -271,7 +271,7 @@ def test_a_fault_in_a_file_is_named_with_its_place(text: str, line: int, column:
         ("actions: [], errorAction: {s3: {}}", 28, "errorAction: this side cannot run 's3' yet; it runs: dyn"),
         ("actions: [], errorAction:", 26, "errorAction: is empty: write a value, or leave the key out"),
         ("actions: {}", 10, "actions: must be a list"),
-        ("actions: [lambda: {functionArn: f}]", 11, "actions[0]: this side cannot run 'lambda' yet; it runs: dyn"),
+        ("actions: [sqs: {queueUrl: q}]", 11, "actions[0]: this side cannot run 'sqs' yet; it runs: dyn"),
         ("actions: [lamda: {}]", 11, "actions[0]: there is no action 'lamda'; did you mean 'lambda'?"),
         ("actions: [sns]", 11, "actions[0]: write one action"),
         ("actions: [{sns: {targetArn: a}, x: {}}]", 11, "actions[0]: write one action"),

@@ -70,8 +70,8 @@ _CLASSES: tuple[type[Action], ...] = (
 ACTIONS: dict[str, type[Action]] = {action.name: action for action in _CLASSES}
 
 # What each side can do for a rule.
-EDGE_ACTIONS = frozenset({"republish"})
-CLOUD_ACTIONS = frozenset({"republish", "dynamoDBv2", "firehose", "sns"})
+EDGE_ACTIONS = frozenset({"republish", "lambda"})
+CLOUD_ACTIONS = frozenset({"republish", "lambda", "dynamoDBv2", "firehose", "sns"})
 
 
 def action(name: str, written: Any, setting: Setting, *, strict: bool | None = None) -> Action:
