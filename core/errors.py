@@ -4,6 +4,7 @@
     ├── ConfigurationError     the operator must change a file; a command exits with 78
     ├── StorageError           the disk refused; nothing was stored, try again later
     │   └── DamagedStore       the file cannot be read as what it was; it must be set aside
+    ├── RequestRefused         a client's request changes nothing; it is told a code and why
     └── (each package adds its own leaves beside its code)
 """
 
@@ -27,3 +28,12 @@ class StorageError(TidegateError):
 
 class DamagedStore(StorageError):
     """A database file that SQLite or our own checksums call malformed."""
+
+
+class RequestRefused(TidegateError):
+    """A client's request that changes nothing; `code` is that of HTTP, 400 to 599, and `message` is for the client."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
