@@ -1,0 +1,1 @@
+"""What a function is on disk: archives unpacked safely, numbered versions, their environments, what they import."""
