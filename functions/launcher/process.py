@@ -1,0 +1,156 @@
+"""One worker as the launcher has it: an outer process that is its child, and all that is below that.
+
+With bubblewrap the outer process is bwrap, and the inner one is process 1 of the worker's namespace: when that is
+killed, the kernel ends everything else in there before anyone is told. Without, the outer process is a guard
+(`functions.launcher.guard`) that does the same with patience.
+
+Invariants:
+1. `pid` stays ours until `reap`, and signals go by descriptors: none can reach a process that is not the worker's.
+2. The child has the descriptors 0 to 3 and those that bubblewrap reads, whatever else the launcher has open.
+"""
+
+import fcntl
+import json
+import os
+import signal
+
+from functions.launcher import cgroups, guard
+from functions.launcher.sandbox import Plan
+
+CHANNEL = 3
+PARKED = 64  # descriptors are moved up here before each gets the number that it is to have
+INFO_BYTES_MAX = 4_096
+
+
+class Process:
+    """A worker that was started. `pidfd` is readable when it has ended, `info` when bubblewrap tells of process 1."""
+
+    __slots__ = ("cgroup", "doomed", "guarded", "info", "inner", "pid", "pidfd", "temporary", "user")
+
+    def __init__(self, pid: int, info: int) -> None:
+        self.pid, self.info = pid, info
+        self.guarded = info < 0
+        self.pidfd = os.pidfd_open(pid)
+        self.inner = -1  # a pidfd
+        self.doomed = False  # to be killed as soon as bubblewrap says whom
+        self.user: "int | None" = None
+        self.cgroup = self.temporary = ""
+
+    def kill(self) -> None:
+        """SIGKILL for all of it; the end shows at `pidfd`."""
+        self.doomed = True
+        if self.cgroup:
+            cgroups.kill(self.cgroup)
+        if self.inner >= 0:
+            _signal(self.inner, signal.SIGKILL)
+        elif self.guarded:
+            _signal(self.pidfd, signal.SIGTERM)
+        elif self.info < 0:  # bubblewrap came to nothing
+            _signal(self.pidfd, signal.SIGKILL)
+
+    def learn(self) -> None:
+        """Read what bubblewrap says about itself; afterwards `info` is closed."""
+        said = os.read(self.info, INFO_BYTES_MAX)
+        os.close(self.info)
+        self.info = -1
+        try:
+            self.inner = os.pidfd_open(json.loads(said)["child-pid"])
+        except (ValueError, KeyError, TypeError, OSError):
+            pass  # it is about to fail, and says why on standard error
+        if self.doomed:
+            self.kill()
+
+    def reap(self) -> tuple[int, int]:
+        """Forget the process, which has ended: its exit code (negative for a signal) and its peak memory in bytes."""
+        _, status, usage = os.wait4(self.pid, 0)
+        for descriptor in (self.pidfd, self.inner, self.info):
+            if descriptor >= 0:
+                os.close(descriptor)
+        peak = usage.ru_maxrss << 10
+        if self.cgroup:
+            peak = cgroups.peak(self.cgroup) or peak
+        code = os.waitstatus_to_exitcode(status)
+        return (128 - code if code > 128 else code), peak  # the outer process passes a signal on as shells do
+
+
+def start(plan: Plan, ends: list[int], cgroup: str = "") -> Process:
+    """Start a worker; `ends` are its channel, standard output and standard error. Raises OSError."""
+    if plan.script:
+        return _start_wrapped(plan, ends, cgroup)
+    pid = os.fork()
+    if pid == 0:
+        _child(lambda: guard.run(plan, lambda: _arrange(ends), cgroup), ends[2])
+    return _started(pid, -1, cgroup)
+
+
+def _start_wrapped(plan: Plan, ends: list[int], cgroup: str) -> Process:
+    told, telling = os.pipe2(os.O_CLOEXEC)
+    texts = [_text(content) for content in plan.files.values()]
+    try:
+        script = list(plan.script)
+        for place, number in zip(plan.files, range(CHANNEL + 3, 64)):
+            script += ["--perms", "0444", "--file", str(number), place]
+        script += ["--remount-ro", "/"]
+        texts.append(_text("".join(f"{word}\0" for word in script)))
+        numbers = [CHANNEL + 2, *range(CHANNEL + 3, CHANNEL + 2 + len(texts)), CHANNEL + 1]
+        command = [plan.command[0], "--args", str(CHANNEL + 1), "--info-fd", str(CHANNEL + 2), *plan.command[1:]]
+
+        def become() -> None:
+            if cgroup:
+                cgroups.join(cgroup)
+            _arrange([*ends, telling, *texts], numbers)
+            os.execve(command[0], command, {})
+
+        pid = os.fork()
+        if pid == 0:
+            _child(become, ends[2])
+    except OSError:
+        os.close(told)
+        raise
+    finally:
+        for descriptor in (telling, *texts):
+            os.close(descriptor)
+    return _started(pid, told, cgroup)
+
+
+def _started(pid: int, info: int, cgroup: str) -> Process:
+    process = Process(pid, info)
+    process.cgroup = cgroup
+    return process
+
+
+def _child(become: "Callable[[], None]", stderr: int) -> None:  # noqa: F821 - not worth an import at run time
+    """Be the child after a fork: never returns to the launcher's loop, whatever happens."""
+    try:
+        become()
+    except BaseException as error:  # noqa: BLE001 - see above
+        os.write(stderr, f"{error}\n".encode(errors="replace"))
+    finally:
+        os._exit(127)
+
+
+def _arrange(ends: list[int], numbers: "list[int] | tuple[int, ...]" = ()) -> None:
+    """Give channel, standard output and error their numbers, and those that follow theirs; standard input is empty."""
+    parked = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, PARKED) for descriptor in ends]
+    nothing = fcntl.fcntl(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), fcntl.F_DUPFD_CLOEXEC, PARKED)
+    for descriptor, number in zip([nothing, *parked], [0, CHANNEL, 1, 2, *numbers]):
+        os.dup2(descriptor, number)
+    for name in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXFSZ):
+        signal.signal(name, signal.SIG_DFL)  # Python ignores some, the launcher others: the worker inherits that
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _text(content: str) -> int:
+    descriptor = os.memfd_create("tidegate", os.MFD_CLOEXEC)
+    data = content.encode(errors="surrogateescape")
+    while data:
+        data = data[os.write(descriptor, data) :]
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _signal(pidfd: int, number: int) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        pass  # it has ended, and waits to be reaped
