@@ -1,0 +1,56 @@
+"""When a function's next worker may be started, after some could not be or came to nothing. Values in, values out.
+
+Starts wait after a worker that could not be started or could not load its handler, and after the second in a row that
+ended, or was killed, before it had done anything: 1 s, doubling to a minute. Whoever waits for an answer is told why
+at once. A worker that is ready ends all that; only one that stays for GOOD_SECONDS, or ends an event well, makes the
+next wait short.
+"""
+
+from dataclasses import replace
+
+from core.backoff import Backoff
+from functions.invocations import Result
+
+RETRY_SECONDS, RETRY_SECONDS_MAX = 1.0, 60.0
+GOOD_SECONDS = 30.0
+
+
+class Starts:
+    """The starts of one pool; times are seconds on one monotonic clock."""
+
+    def __init__(self) -> None:
+        self.not_before = 0.0
+        self.problem: Result | None = None  # what went wrong, until a worker is ready
+        self._backoff = Backoff(RETRY_SECONDS, RETRY_SECONDS_MAX, GOOD_SECONDS)
+        self._fruitless = 0  # workers in a row that ended unasked and had done nothing well
+
+    def ready(self, now: float) -> None:
+        """A worker is ready."""
+        self.not_before, self.problem = 0.0, None
+        self._backoff.connected(now)
+
+    def failed(self, problem: Result, now: float) -> None:
+        """A worker could not be started, or could not load its handler."""
+        self.problem = problem
+        self.not_before = now + self._backoff.failed(now, 1.0)  # not jittered: nobody else starts at this moment
+
+    def ended(self, problem: Result, now: float, *, fruitful: bool) -> None:
+        """A worker that had been ready ended unasked; `fruitful` when it had ended an event well."""
+        if fruitful:
+            self._fruitless = 0
+            self._backoff = Backoff(RETRY_SECONDS, RETRY_SECONDS_MAX, GOOD_SECONDS)
+            return
+        self._fruitless += 1
+        if self._fruitless > 1:  # the first time may be an accident
+            self.failed(problem, now)
+        else:
+            self._backoff.lost(now)
+
+    def forgives(self) -> bool:
+        """Whether a worker that was killed before it was ready may be followed by another as if nothing had been."""
+        self._fruitless += 1
+        return self._fruitless == 1
+
+    def refusal(self, now: float) -> Result | None:
+        """What somebody who waits is told while starts wait."""
+        return replace(self.problem) if self.problem is not None and now < self.not_before else None
