@@ -17,6 +17,7 @@ CACHED_TOPICS_MAX = 20_000  # about 4 MB; a site has thousands of topics, a topi
 CACHED_TOPIC_CHARS_MAX = 256  # nor must a flood of very long ones; those are looked up each time
 CACHED_VALUES_MAX = 1_000_000  # nor one of filters that overlap: values in all answers together, about 8 MB
 BASIC_INGEST = "$aws/rules/"  # a rule's name and a topic follow: only that rule hears the message, no subscriber does
+FUNCTION_REQUESTS = "$tidegate/functions/"  # NAME/invoke below it: the result goes to the client that asked
 LEVEL_BYTES = 340  # of memory for each level that a tree has for one filter or name alone: an object and a dictionary
 
 

@@ -1,10 +1,13 @@
 """[functions]: where deployed functions are, and what all of them together may take. See docs/functions.md."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from core.config import ConfigPath, Duration, Section, Size
+
+LOGS = Path("functions", "logs")  # below the daemon's data directory
 
 
 class FunctionsSection(Section):

@@ -48,6 +48,13 @@ class Throttled(FunctionsError):
     status = 429
 
 
+class RecursiveInvocation(FunctionsError):
+    """Functions call each other in a loop; stopped."""
+
+    code = "RecursiveInvocationException"
+    status = 400
+
+
 class SandboxUnavailable(FunctionsError):
     """A worker may not be started, because the layers that the operator requires are not there."""
 

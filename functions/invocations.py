@@ -42,7 +42,8 @@ class Result:
     """What became of one attempt. `payload` is the handler's result, or the error object of Lambda, as JSON bytes.
 
     `version` is the number of the version that ran ("" when none did). Durations are seconds; `init` is 0 unless this
-    attempt waited for a cold start. `memory` is the worker's peak in bytes, 0 when nobody knows.
+    attempt waited for a cold start. `memory` is the worker's peak in bytes, 0 when nobody knows. `request_id` is the
+    invocation's, where somebody waits for the result.
     """
 
     ending: Ending
@@ -52,6 +53,7 @@ class Result:
     duration: float = 0.0
     init: float = 0.0
     memory: int = 0
+    request_id: str = ""
 
     @property
     def function_error(self) -> str:
