@@ -12,8 +12,10 @@ from pydantic import Field
 from cloud.targets.config import TargetsConfig
 from core import config
 from core.config import ConfigPath, Listener, RulesSection, Section
+from core.http.config import HttpSection
 from core.mqtt.config import MqttSection
 from devices.config import DevicesSection
+from functions.config import FunctionsSection
 
 
 class CloudSection(Section):
@@ -31,6 +33,8 @@ class CloudConfig(Section):
     targets: TargetsConfig = TargetsConfig()
     mqtt: MqttSection = MqttSection()
     devices: DevicesSection = DevicesSection()
+    http: HttpSection | None = None
+    functions: FunctionsSection | None = None
 
 
 def load(path: Path) -> CloudConfig:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from cloud.functions import Calling
 from cloud.targets import UnknownTarget, alerts, streams, tables
 from cloud.targets.alerts import Notification, Topics, message_id
 from cloud.targets.streams import Streams
@@ -21,7 +22,8 @@ from core.chance import Randomness
 from core.message import OURSELVES, Message, Origin
 from core.telemetry import Counters, get_logger
 from core.topics import BASIC_INGEST
-from rules.actions import Action, DynamoDBv2, Firehose, Republish, Sns
+from functions.events import Event as Called
+from rules.actions import Action, DynamoDBv2, Firehose, Lambda, Republish, Sns
 from rules.engine import Event, Rule, RuleSet, output_bytes
 from rules.errors import ActionFailed, EvaluationError
 from rules.event import NO_ACCOUNT, Calls, Chance, Context
@@ -71,13 +73,14 @@ class Targets:
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What rules and their actions find in this cloud: targets, answers to calls, whose account it is, randomness, and
-    the windows of rules that have them."""
+    the windows of rules that have them, and functions."""
 
     targets: Targets
     calls: Calls | None = None
     account: str = NO_ACCOUNT
     chance: Chance = field(default_factory=Randomness)
     windows: CloudWindows | None = None
+    calling: Calling | None = None
 
 
 @dataclass(slots=True)
@@ -88,6 +91,7 @@ class Effects:
     items: dict[str, list[tables.Item]] = field(default_factory=lambda: defaultdict(list))
     records: dict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     notifications: dict[str, list[Notification]] = field(default_factory=lambda: defaultdict(list))
+    calls: list[Called] = field(default_factory=list)  # what functions are given
     heard: list[Message] = field(default_factory=list)  # for subscribers
     refused: list[tuple[str, str]] = field(default_factory=list)  # (target, reason)
     failed: Counter[str] = field(default_factory=Counter)  # evaluations and actions, by rule
@@ -115,6 +119,8 @@ class Effects:
             self._left = REPUBLISHED_MAX
             if not published:
                 self.heard.append(message)
+            if self.surroundings.calling is not None:
+                self.calls += self.surroundings.calling.heard(message)
             self._hear(rules, self._event(message, now_ms, context), key, 0)
 
     def gather_rows(self, rules: RuleSet, rows: list[Due], now_ms: int) -> None:
@@ -196,6 +202,8 @@ class Effects:
             its_key = (*key, rule.name, place)
             if isinstance(action, Republish):
                 made.append((republished(action, event, payload), its_key))
+            elif isinstance(action, Lambda):
+                self._call(action.function_arn.render(event), payload)
             else:
                 self._give(action, output, payload, message_id(*its_key), event.now_ms)
 
@@ -222,9 +230,21 @@ class Effects:
             self.refused.append((f"{KINDS[type(action)]} {resource(action)}", str(error)))
             raise ActionFailed(str(error)) from None
 
+    def _call(self, function: str, payload: bytes) -> None:
+        if self.surroundings.calling is None:
+            raise ActionFailed(f"{function[:80]} cannot be called: there is no [functions] here")
+        self.calls.append(self.surroundings.calling.reserve(function, payload))
+
+    def settle(self, *, kept: bool) -> None:
+        """What was applied is committed, or will never be."""
+        if self.surroundings.calling is not None:
+            self.surroundings.calling.settle(self.calls, kept=kept)
+
     def apply(self, connection: sqlite3.Connection, now_ms: int) -> list[tuple[str, str]]:
         """Write everything; returns (target, reason) for each thing that a target refused for good."""
         targets, refused = self.surroundings.targets, list(self.refused)
+        if self.surroundings.calling is not None:
+            self.surroundings.calling.insert(connection, self.calls)
         for table, items in self.items.items():
             targets.tables.store(connection, table, items)
         for stream, records in self.records.items():

@@ -132,7 +132,9 @@ class Worker:
         except BaseException:
             if self._windows is not None:
                 self._windows.refused(writes)
+            effects.settle(kept=False)
             raise
+        effects.settle(kept=True)
         if self._windows is not None:
             self._windows.written(writes, heard, time.monotonic())
         count_refused(refused, self._counters)

@@ -10,7 +10,7 @@ Will not decide about anybody: `access`, `provisioning` and `registration` do.
 
 import asyncio
 import ssl
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from core.mqtt.broker import Broker
 from core.mqtt.connection import Connection
 from core.mqtt.listener import Listeners
 from core.telemetry import Counters, get_logger
-from core.topics import BASIC_INGEST
+from core.topics import BASIC_INGEST, FUNCTION_REQUESTS
 from devices import directory, policy_files, provisioning, revocations, template_files
 from devices.access import DeviceAccess, Reserved
 from devices.authority import CA, Authority
@@ -86,6 +86,7 @@ class Gatekeeper:
         self._broker: Broker | None = None
         self._listeners: Listeners | None = None
         self._sections: Sequence[Listener] = ()
+        self._doors: list[tuple[Listener, Callable[[ssl.SSLContext], None]]] = []  # of what speaks no MQTT
         self._passwords = False  # whether a listener takes them
         self._due: asyncio.TimerHandle | None = None  # the next look at every connection
         self._requests: asyncio.Queue[tuple[Connection, Message]] = asyncio.Queue(REQUESTS_MAX)
@@ -101,7 +102,7 @@ class Gatekeeper:
             rules.policies,
             counters,
             default_policies=section.default_policies,
-            reserved=Reserved((*provisioning.PREFIXES, BASIC_INGEST), frames_under),
+            reserved=Reserved((*provisioning.PREFIXES, BASIC_INGEST, FUNCTION_REQUESTS), frames_under),
             local_issuer=self._local_issuer(),
             register=self._registration.register,
             revoked=rules.revoked.revoke,
@@ -134,6 +135,15 @@ class Gatekeeper:
         self._passwords = any(listener.passwords for listener in listeners)
         self.access.local_issuer = issuer
         return contexts
+
+    def door(self, listener: Listener, renew: Callable[[ssl.SSLContext], None]) -> ssl.SSLContext | None:
+        """The TLS side of a server that is no listener of MQTT; `renew` is given each later one.
+
+        Raises ConfigurationError that names the file that is missing or bad.
+        """
+        context = self._context(listener)
+        self._doors.append((listener, renew))
+        return context
 
     def reload(self) -> None:
         """Read policies, revocation lists, templates and certificates again.
@@ -171,7 +181,11 @@ class Gatekeeper:
         return self._authority().common_name if (self._home / CA).exists() else None
 
     def _renew(self) -> None:
+        doors = [(renew, self._context(listener)) for listener, renew in self._doors]
         contexts = self.contexts(self._sections)
+        for renew, context in doors:
+            if context is not None:
+                renew(context)
         if self._listeners is not None:
             self._listeners.renew(contexts)
 

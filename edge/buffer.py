@@ -34,14 +34,15 @@ from core.mqtt import records
 from core.receipts import STORED, Batch, Outcome, dropped, rejected
 from core.store import Store, ensure_room
 from core.telemetry import Counters, get_logger
-from edge import chunks
+from edge import chunks, shadows
 from edge.chunks import Chunk, Removed
 from edge.lanes import Lane, WhenFull
 from edge.resends import REMEMBERED_MS, Records, Resends
+from functions import stored
 
 T = TypeVar("T")
 
-SCHEMA = chunks.SCHEMA + records.SCHEMA + ledger.SCHEMA
+SCHEMA = chunks.SCHEMA + records.SCHEMA + ledger.SCHEMA + stored.SCHEMA + shadows.SCHEMA
 
 log = get_logger("edge.buffer")
 

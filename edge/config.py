@@ -11,10 +11,12 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from core import config
 from core.config import ClientTls, ConfigPath, Duration, HostPort, Listener, Name, RulesSection, Section, Size
+from core.http.config import HttpSection
 from core.mqtt.config import MqttSection
 from core.topics import check_filter
 from devices.config import DevicesSection
 from edge.lanes import Lane, Order, WhenFull
+from functions.config import FunctionsSection
 
 LANES_MAX = 64  # each has its own numbers and window; a site tells apart a handful of urgencies
 LANE_BYTES_MIN = 1 << 20  # less than a few chunks is no buffer
@@ -121,6 +123,8 @@ class EdgeConfig(Section):
     uplink: UplinkSection | None = None
     mqtt: MqttSection = MqttSection()
     devices: DevicesSection = DevicesSection()
+    http: HttpSection | None = None
+    functions: FunctionsSection | None = None
 
 
 def load(path: Path) -> EdgeConfig:

@@ -1,9 +1,9 @@
 """The edge daemon: builds its parts in the order in which a message meets them from behind, then opens the doors.
 
 Start: configuration, rules, identities, buffer (recovered if it is damaged), gateway and broker with its sessions,
-listeners, control socket, uplink. Ready means that the listeners accept. Stop: listeners first, so that nothing new
-comes in; what was accepted is committed and acknowledged; then the uplink and the buffer are closed. Nothing waits for
-the cloud at either end.
+functions, listeners, HTTP, control socket, uplink. Ready means that the listeners accept. Stop: listeners first, so
+that nothing new comes in; workers end; what was accepted is committed and acknowledged; then the uplink and the buffer
+are closed. Nothing waits for the cloud at either end.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from core.config import client_context, open_data_dir
-from core.control import ControlServer
+from core.control import ControlServer, Handler
 from core.errors import DamagedStore, StorageError
 from core.files import read_texts
 from core.mqtt import records
@@ -25,15 +25,20 @@ from core.mqtt.listener import Listeners, now_ms
 from core.service import Life, end
 from core.telemetry import Counters, get_logger
 from devices.gatekeeper import Gatekeeper
-from edge import recovery
+from edge import functions, recovery
 from edge.buffer import Buffer
 from edge.calls import EdgeCalls
 from edge.config import EdgeConfig, UplinkSection, load
 from edge.gateway import Gateway
+from edge.http import Http
 from edge.lanes import Lane, LaneIndex
 from edge.reactions import Reactions
+from edge.shadows import Shadows
 from edge.uplink import Uplink
 from edge.windows import EdgeWindows
+from functions import controls
+from functions.api import LambdaApi
+from functions.packages.library import Library
 from rules import files
 from rules.actions import EDGE_ACTIONS
 from rules.engine import RuleSet
@@ -50,11 +55,12 @@ CONTROL_FILE = "control.sock"
 
 def load_rules(config: EdgeConfig) -> RuleSet:
     """The rules that the configuration names; raises ConfigurationError with every fault in every file."""
-    if config.rules is None:
-        return RuleSet()
-    account = Account(account_id=config.rules.account)
-    calls = EdgeCalls(config.rules, dict).names
-    return files.parse(read_texts(config.rules.directory), supported=ACTIONS, calls=calls, account=account)
+    texts = read_texts(config.rules.directory) if config.rules is not None else {}
+    if config.functions is not None:
+        texts |= Library(config.functions.directory).rules()
+    account = Account(account_id=config.rules.account if config.rules is not None else NO_ACCOUNT)
+    calls = EdgeCalls(config.rules, dict).names if config.rules is not None else frozenset()
+    return files.parse(texts, supported=ACTIONS, calls=calls, account=account)
 
 
 class Edge:
@@ -79,6 +85,10 @@ class Edge:
         self.gateway.broker = self.broker
         self.listeners = Listeners(self.broker)
         gatekeeper.guard(self.broker, self.listeners)
+        shadows = Shadows(buffer.commits.store, self.gateway.tell)
+        self.functions = functions.make(config, self.gateway, self.broker, buffer, shadows, counters)
+        api = LambdaApi(self.functions, self.functions.library) if self.functions is not None else None
+        self.http = Http(config, gatekeeper, self.broker, counters, api, shadows)
         self.uplink: Uplink | None = None
         self.started = time.monotonic()
 
@@ -87,15 +97,32 @@ class Edge:
         stored = await self.buffer.commits.store.run(records.load)
         self.broker.restore(stored, time.monotonic(), now_ms())
         await self.windows.load(self.reactions.rules)
+        if self.functions is not None:
+            await self.functions.open()
+            self.functions.changed = self._reload_rules
         for section, context in zip(self.config.listeners, contexts, strict=True):
             await self.listeners.open(section, context)
             if section.exposed:
                 log.warning("everyone on the network may connect without saying who they are", address=section.address)
+        await self.http.open()
+
+    async def close(self) -> None:
+        """Hear nobody any more, and let functions end what they have in hand."""
+        await self.listeners.close()
+        await self.http.close()
+        if self.functions is not None:
+            await self.functions.close()
 
     async def reload(self) -> None:
         """Read rules, policies and certificates again; a fault in them raises, and what is in force stays."""
-        rules = await asyncio.to_thread(load_rules, self.config)  # a second for a thousand rules; devices do not wait
+        if self.functions is not None:
+            await self.functions.reload()
+        await self._reload_rules()
         self.gatekeeper.reload()
+        self.http.reload()
+
+    async def _reload_rules(self) -> None:
+        rules = await asyncio.to_thread(load_rules, self.config)  # a second for a thousand rules; devices do not wait
         self.reactions.replace(rules)
         if self.calls is not None:
             self.calls.forget()
@@ -109,6 +136,7 @@ class Edge:
             ("windows", self.windows.run()),
             ("buffer tidy", _tidy(self.buffer)),
             ("buffer damage", _end_on_damage(self.buffer, path)),
+            *(self.functions.tasks() if self.functions is not None else []),
         ]
         if self.config.uplink is None:
             return always
@@ -155,7 +183,9 @@ async def serve(config_path: Path, life: Life) -> None:
         contexts = gatekeeper.contexts(config.listeners)
         buffer = await _open_buffer(directory / BUFFER_FILE, config.uplink, counters)
         edge = Edge(config, rules, buffer, gatekeeper, counters)
-        commands = {"status": edge.status, "clients": edge.clients, "recheck": gatekeeper.recheck}
+        commands: dict[str, Handler] = {"status": edge.status, "clients": edge.clients, "recheck": gatekeeper.recheck}
+        if edge.functions is not None:
+            commands |= controls.handlers(edge.functions)
         await edge.open(contexts)
         async with ControlServer(directory / CONTROL_FILE, commands), asyncio.TaskGroup() as group:
             tasks = [group.create_task(work, name=name) for name, work in edge.background(uplink_context)]
@@ -163,8 +193,10 @@ async def serve(config_path: Path, life: Life) -> None:
             life.watch("buffer", lambda: buffer.alive)
             life.ready(f"{len(rules)} rules, listening on {', '.join(map(str, edge.listeners.addresses))}")
             await life.stop_requested()
-            await edge.listeners.close()
+            await edge.close()
             await end(tasks)
+            if edge.functions is not None:
+                await edge.functions.closed()
         await buffer.close()
         gatekeeper.close()
 

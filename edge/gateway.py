@@ -4,10 +4,12 @@ A batch from a device goes to local subscribers and rules at once; what rules re
 message that a lane wants is added to the buffer, and the receipt is settled by its commit. A batch that no lane wants
 is settled as delivered, unless a rule's window has heard it. What a device sent before a crash and sends again is
 recognised, acknowledged and not taken twice. The rows of windows go the way of what rules republish, in a commit of
-their own.
+their own. What functions are given by the way is committed with the messages that it was made of.
 
 Will not touch the disk (`buffer` does) or the cloud (`uplink` does).
 """
+
+from collections.abc import Callable
 
 from core.message import OURSELVES, Message, Origin
 from core.mqtt.broker import Broker
@@ -23,7 +25,11 @@ log = get_logger("edge.gateway")
 
 
 class Gateway:
-    """Joins broker, rules and buffer; `broker` is set once that exists, because each needs the other."""
+    """Joins broker, rules, functions and buffer; `broker` is set once that exists, because each needs the other.
+
+    `hear(messages)` gives functions what they subscribed to; `called()` is whether they were given anything that is not
+    on disk.
+    """
 
     broker: Broker
 
@@ -32,6 +38,8 @@ class Gateway:
         self._lanes = lanes
         self._buffer = buffer
         self._counters = counters
+        self.hear: Callable[[list[Message]], None] | None = None
+        self.called: Callable[[], bool] = lambda: False
 
     def accept(self, batch: Batch) -> None:
         """Take what a device published; settles the batch's receipt now or after the commit."""
@@ -43,10 +51,14 @@ class Gateway:
             return
         wanted = self._keep(self._buffer, batch, republished, known)
         heard = self._windows_heard(batch, known)
-        if wanted or heard or known:
+        if wanted or heard or known or self.called():
             self._buffer.commit(batch, known)
         else:
             batch.receipt.settle(DELIVERED)
+
+    def tell(self, messages: list[Message]) -> None:
+        """Take what this edge has to say itself; nobody waits for it."""
+        self.accept(Batch(messages, Receipt()))
 
     def emit(self, rows: list[Due]) -> None:
         """Take what rules make of the rows of their windows."""
@@ -121,6 +133,8 @@ class Gateway:
         most = REPUBLISHED_MAX * len(messages)
         for _ in range(REPUBLISH_DEPTH_MAX):
             self.broker.publish(messages)
+            if self.hear is not None:
+                self.hear(messages)
             messages = self.reactions.react(messages, origin)
             if self.reactions.unheard:
                 self._tell_unheard()

@@ -23,9 +23,10 @@ from core import ledger
 from core.errors import StorageError
 from core.mqtt import records
 from core.store import connect
-from edge import chunks
+from edge import chunks, shadows
 from edge.buffer import SCHEMA
 from edge.chunks import Chunk
+from functions import stored
 
 PAGE_BYTES = 4_096  # SQLite's default, and the buffer's
 PROBES_MAX = 5_000_000  # ids tried one by one around damage; about 20 s, and more rows than a full SD card holds
@@ -150,6 +151,8 @@ def _copy(path: Path, target: sqlite3.Connection, salvage: Salvage) -> int | Non
         target.execute("BEGIN")
         records.salvage(source, target)
         salvage.windows = ledger.salvage(source, target)
+        stored.salvage(source, target)
+        shadows.salvage(source, target)
         target.execute("COMMIT")
         return _expected(source, oldest)
     finally:

@@ -52,6 +52,12 @@ class Shadows:
         told = await self._store.run(job, lambda told: self._tell(thing, name, "update", told))
         return orjson.dumps(told.accepted)
 
+    async def names(self, thing: str) -> list[str]:
+        """The named shadows of a thing, sorted. Raises ShadowError, StorageError."""
+        requests.check_name(thing, None)
+        found = "SELECT name FROM shadows WHERE thing = ? AND name != '' AND NOT deleted ORDER BY name"
+        return await self._store.run(lambda c: [name for (name,) in c.execute(found, (thing,))])
+
     async def delete(self, thing: str, name: str | None) -> bytes:
         """Take the document away. Raises ShadowError, StorageError."""
         requests.check_name(thing, name)
@@ -75,6 +81,18 @@ class Shadows:
                 if content is not None
             ]
         )
+
+
+def salvage(source: sqlite3.Connection, target: sqlite3.Connection) -> int:
+    """Copy what can be read out of a damaged database; returns how many shadows that are."""
+    copied = 0
+    try:
+        for row in source.execute("SELECT thing, name, version, deleted, document FROM shadows"):
+            target.execute("INSERT OR REPLACE INTO shadows VALUES (?,?,?,?,?)", row)
+            copied += 1
+    except sqlite3.Error:
+        return copied
+    return copied
 
 
 def _now() -> int:

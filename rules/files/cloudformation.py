@@ -25,9 +25,10 @@ _NULL = "tag:yaml.org,2002:null"
 _MAP = "tag:yaml.org,2002:map"
 _SEQ = "tag:yaml.org,2002:seq"
 
-_RULE = "AWS::IoT::TopicRule"
-_FUNCTION = "AWS::Serverless::Function"
+RULE = "AWS::IoT::TopicRule"
+FUNCTION = "AWS::Serverless::Function"
 _EVENT = "IoTRule"
+_ALIAS = "AutoPublishAlias"
 _NEAR = 0.85  # of difflib: a slip of the pen, and not one of the types that are really called something like it
 _PSEUDO = "${AWS::"
 
@@ -54,38 +55,46 @@ def is_template(root: Node | None) -> bool:
 
 def entries(document: Document, account: Account) -> tuple[list[Entry], list[Unreadable]]:
     """The rules of a template, and what cannot be resolved in others. Raises Unreadable."""
-    reader = _TemplateReader(document, account)
+    reader = TemplateReader(document, account)
     return list(reader.entries()), reader.problems
 
 
-class _TemplateReader:
-    """Reads the resources of one template; `problems` grows on the way, and beyond PROBLEMS_MAX reading ends."""
+class TemplateReader:
+    """Reads the `resources` of one template; `problems` grows on the way, and beyond PROBLEMS_MAX reading ends."""
 
     def __init__(self, document: Document, account: Account) -> None:
         self.problems: list[Unreadable] = []
         self._document = document
-        self._resources = self._section("Resources")
+        self.resources = self._section("Resources")
         parameters, stack = self._section("Parameters"), stem(document.name)
-        self._resolver = Resolver(document, parameters, self._resources, account, stack)
+        self._resolver = Resolver(document, parameters, self.resources, account, stack)
 
     def entries(self) -> Iterator[Entry]:
         """The rules in the order of the template, those left out of which something cannot be resolved."""
-        for logical_id, resource in self._resources.items():
+        for logical_id, resource in self.resources.items():
             found = len(self.problems)
             if found >= PROBLEMS_MAX:
                 return
             made: list[Entry] = []
             try:
-                if kind(resource) == _RULE:
-                    made = [self._rule(logical_id, resource)]
-                elif kind(resource) == _FUNCTION:
-                    made = list(self._events(logical_id, resource))
+                if kind(resource) == RULE:
+                    made = [self.rule(logical_id, resource)]
+                elif kind(resource) == FUNCTION:
+                    made = list(self.events(logical_id, resource))
                 else:
                     self._doubt(logical_id, resource)
             except Unreadable as error:
-                self._complain(error)
+                self.complain(error)
             if not any(problem.severity == "error" for problem in self.problems[found:]):
                 yield from made
+
+    def resolved(self, node: Node) -> Node:
+        """The node with resolved texts and the names that it has; what cannot be resolved is a problem and stays."""
+        return self._rewritten(node, verbatim=True)
+
+    def name(self, logical_id: str) -> str:
+        """What a resource is called, see `rules.files.intrinsics`. Raises Unreadable."""
+        return self._resolver.name(logical_id, self.at(logical_id))
 
     def _section(self, name: str) -> dict[str, Node]:
         node = member(self._document.root, name)
@@ -93,19 +102,21 @@ class _TemplateReader:
 
     # ── resources ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def _rule(self, logical_id: str, resource: Node) -> Entry:
+    def rule(self, logical_id: str, resource: Node) -> Entry:
+        """The rule that a TopicRule resource is. Raises Unreadable."""
         self._refuse_condition(resource)
-        written = self._properties(resource, self._at(logical_id))
+        written = self._properties(resource, self.at(logical_id))
         properties = self._keys(written, _RULE_KEYS, "a rule")
         if "TopicRulePayload" not in properties:
-            raise Unreadable("Properties.TopicRulePayload is missing", self._at(logical_id))
-        name, name_at = logical_id, self._at(logical_id)
+            raise Unreadable("Properties.TopicRulePayload is missing", self.at(logical_id))
+        name, name_at = logical_id, self.at(logical_id)
         if "RuleName" in properties and not is_no_value(properties["RuleName"]):
             text = self._resolver.text(properties["RuleName"])
             name, name_at = text.value, text.start_mark.index
         return Entry(name, name_at, self._rewritten(properties["TopicRulePayload"]), TEMPLATE)
 
-    def _events(self, logical_id: str, resource: Node) -> Iterator[Entry]:
+    def events(self, logical_id: str, resource: Node) -> Iterator[Entry]:
+        """The rules that the IoTRule events of a function are. Raises Unreadable."""
         events = member(member(resource, "Properties"), "Events")
         for event_id, event in self._document.entries(events) if isinstance(events, MappingNode) else ():
             if kind(event) != _EVENT:
@@ -114,7 +125,7 @@ class _TemplateReader:
             self._refuse_condition(resource)
             written = self._properties(event, event.start_mark.index)
             properties = self._keys(written, _EVENT_KEYS, "an IoTRule event")
-            name = self._resolver.name(logical_id, event.start_mark.index)
+            name = self._called(logical_id, resource, event.start_mark.index)
             payload = [(_text(_api(key), value), self._rewritten(value)) for key, value in properties.items()]
             call = _mapping("functionArn", _text(name, event), event)
             actions = SequenceNode(_SEQ, [_mapping("lambda", call, event)], event.start_mark, event.end_mark)
@@ -122,13 +133,20 @@ class _TemplateReader:
             node = MappingNode(_MAP, payload, event.start_mark, event.end_mark)
             yield Entry(logical_id + event_id, event.start_mark.index, node, TEMPLATE)
 
+    def _called(self, logical_id: str, resource: Node, at: int) -> str:
+        """What the rule of an event calls: the function, or the alias that is published with each version of it."""
+        name = self._resolver.name(logical_id, at)
+        defaults = member(member(self._document.root, "Globals"), "Function")
+        alias = member(member(resource, "Properties"), _ALIAS) or member(defaults, _ALIAS)
+        return name if alias is None or is_no_value(alias) else f"{name}:{self._resolver.text(alias).value}"
+
     def _doubt(self, logical_id: str, resource: Node) -> None:
         """Complain about what may be a rule that nobody would miss. Raises Unreadable for what makes resources."""
         if logical_id.startswith("Fn::"):
             name = "::".join(logical_id.split("::")[:2])
             reason = f"{name[:40]} makes resources when a stack is created, and not here; write its rules out"
-            raise Unreadable(reason, self._at(logical_id))
-        for known in (_RULE, _FUNCTION):
+            raise Unreadable(reason, self.at(logical_id))
+        for known in (RULE, FUNCTION):
             self._doubt_type(resource, known)
 
     def _doubt_type(self, holder: Node, known: str) -> None:
@@ -137,7 +155,7 @@ class _TemplateReader:
             reason = f"this is not read, because its Type is {written[:80]!r}; did you mean {known!r}?"
             at = member(holder, "Type")
             assert at is not None
-            self._complain(Unreadable(reason, at.start_mark.index, "warning"))
+            self.complain(Unreadable(reason, at.start_mark.index, "warning"))
 
     def _properties(self, holder: Node, at: int) -> Node:
         properties = member(holder, "Properties")
@@ -152,10 +170,11 @@ class _TemplateReader:
         for key, _ in node.value:
             if key.value not in known:
                 near = did_you_mean(key.value, known)
-                self._complain(Unreadable(f"{whose} has no {str(key.value)[:80]}{near}", key.start_mark.index))
+                self.complain(Unreadable(f"{whose} has no {str(key.value)[:80]}{near}", key.start_mark.index))
         return dict(self._document.entries(node))
 
-    def _complain(self, error: Unreadable) -> None:
+    def complain(self, error: Unreadable) -> None:
+        """Add a problem, unless there are enough."""
         if len(self.problems) < PROBLEMS_MAX:
             self.problems.append(error)
 
@@ -165,7 +184,7 @@ class _TemplateReader:
             reason = "whether a rule with a Condition exists is known when a stack is created; take it away"
             raise Unreadable(reason, condition.start_mark.index)
 
-    def _at(self, logical_id: str) -> int:
+    def at(self, logical_id: str) -> int:
         """Where the logical id of a resource stands."""
         section = member(self._document.root, "Resources")
         assert isinstance(section, MappingNode)
@@ -179,7 +198,7 @@ class _TemplateReader:
             try:
                 return self._resolver.text(node)
             except Unreadable as error:
-                self._complain(error)
+                self.complain(error)
                 return node
         if isinstance(node, MappingNode):
             pairs = [pair for key, value in node.value for pair in self._member(key, value, verbatim)]
@@ -192,7 +211,7 @@ class _TemplateReader:
         if _PSEUDO in node.value:
             found = node.value[node.value.index(_PSEUDO) :][:40].partition("}")[0]
             at = self._document.inside(node, node.value.index(_PSEUDO))
-            self._complain(Unreadable(f"{found}}} stays as it is in a plain text; write !Sub before the text", at))
+            self.complain(Unreadable(f"{found}}} stays as it is in a plain text; write !Sub before the text", at))
         return ScalarNode(_STR, node.value, node.start_mark, node.end_mark, node.style)
 
     def _member(self, key: Node, value: Node, verbatim: bool) -> Iterator[tuple[Node, Node]]:
@@ -204,7 +223,7 @@ class _TemplateReader:
         if not verbatim and not key.value[:1].isupper():
             near = spelled(key.value[:80])
             reason = f"in a template, names begin with a capital letter: {near}"
-            self._complain(Unreadable(reason, key.start_mark.index))
+            self.complain(Unreadable(reason, key.start_mark.index))
             return
         if key.value == "RoleArn" and not self._is_resolved(value):
             return
