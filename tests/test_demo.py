@@ -12,8 +12,10 @@ import pytest
 
 pytestmark = pytest.mark.processes
 
+LOOK = r"^  tidegate ((?:edge|cloud|tables|streams|alerts|functions) .*)$"
 FACTS = [
     *("published", "acked", "stored", "lost", "duplicates", "link_cuts", "edge_kills", "alerts"),
+    *("alarms", "alarms_wrong"),
     *("raw_bytes_per_message", "uplink_bytes_per_message", "seconds"),
 ]
 
@@ -35,9 +37,10 @@ def test_the_demo_loses_and_doubles_nothing_and_leaves_a_site_to_look_around_in(
         assert report["published"] == report["acked"] == report["stored"] == 29_962
         assert (report["lost"], report["duplicates"]) == (0, 0)
         assert (report["link_cuts"], report["edge_kills"], report["alerts"]) == (2, 1, 40)
+        assert (report["alarms"], report["alarms_wrong"]) == (40, 0)
         assert report["uplink_bytes_per_message"] * 6 <= report["raw_bytes_per_message"]
         assert str(site) in ended.stderr
-        for line in re.findall(r"^  tidegate ((?:edge|cloud|tables|streams|alerts) .*)$", ended.stderr, re.MULTILINE):
+        for line in re.findall(LOOK, ended.stderr, re.MULTILINE):
             looked = _tidegate(*line.split())
             assert looked.returncode == 0, (line, looked.stderr)
             assert looked.stdout.strip()

@@ -1,20 +1,34 @@
-"""The examples of docs/rules, run: every block marked `example`, every row of a table of examples."""
+"""The examples of docs/rules, run: every block marked `example`, every row of a table of examples.
 
+The templates of docs/functions.md are read, its handlers compiled, and its command lines are ones that there are.
+"""
+
+import ast
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+import typer
 
 from core.message import Message
+from rules.actions import EDGE_ACTIONS
 from rules.engine import NOTHING, Event, Rule, RuleSet, output_bytes
+from rules.files.arns import Account
 from rules.sql.parser import parse_statement
 from rules.sql.payloads import read
 from rules.sql.values import SqlVersion
+from tidegate.functions import app, template
 
 PAGES = sorted((Path(__file__).parent.parent / "docs" / "rules").glob("*.md"))
+
+FUNCTIONS = (Path(__file__).parent.parent / "docs" / "functions.md").read_text()
+TEMPLATES = re.findall(r"```yaml\n(.*?)```", FUNCTIONS, re.DOTALL)
+HANDLERS = re.findall(r"```python\n(.*?)```", FUNCTIONS, re.DOTALL)
+COMMANDS = re.findall(r"(?:^|\$ |\| |`)(tidegate functions \w[^\n`]*)", FUNCTIONS, re.MULTILINE)
 
 FIELD = re.compile(r"(?:^|\n)(version|topic|payload|text|sql|output):[ \t]*(.*?)(?=\n\w+:|\Z)", re.DOTALL)
 CODE = re.compile(r"`((?:[^`\\]|\\.)+)`")
@@ -95,3 +109,37 @@ def test_an_example_in_a_table_gives_what_it_says(expression: str, gives: str) -
 def test_there_are_examples() -> None:
     assert len(list(blocks())) > 10
     assert len(list(rows())) > 10
+
+
+# -- docs/functions.md ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", TEMPLATES)
+def test_a_template_of_the_page_can_be_deployed(tmp_path: Path, text: str) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "requirements.txt").touch()
+    found = template.read(tmp_path / "template.yaml", text, Account(), supported=EDGE_ACTIONS)
+    assert len(found.functions) == 1
+    assert found.warnings == []
+
+
+@pytest.mark.parametrize("source", HANDLERS)
+def test_the_python_of_the_page_is_python(source: str) -> None:
+    ast.parse(source)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_line_of_the_page_is_one(line: str) -> None:
+    words = shlex.split(re.sub(r"  .*| [<&].*", "", line))[2:]
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        assert words[0] in command.commands
+        command = command.commands[words.pop(0)]
+    if words:  # else the command is only named
+        command.make_context(command.name, words)  # raises a usage error
+
+
+def test_the_page_has_examples() -> None:
+    assert len(TEMPLATES) >= 3
+    assert len(HANDLERS) >= 3
+    assert len(COMMANDS) >= 20

@@ -228,7 +228,7 @@ def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
     assert problem.startswith("uplink.tls: certificate and key belong together")
 
 
-@pytest.mark.parametrize("section", ["http", "functions", "shadows"])
+@pytest.mark.parametrize("section", ["shadows", "jobs"])
 def test_sections_that_do_not_exist_yet_are_not_ignored(tmp_path: Path, section: str) -> None:
     [problem] = problems(tmp_path, BASE + f"[{section}]\n")
     assert problem.startswith(f"{section}: unknown key")

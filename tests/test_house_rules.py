@@ -58,6 +58,7 @@ MODULE_LINES_MAX = 400  # blank lines not counted; most modules have 100 to 300
 # Test files that are named after a theme that crosses modules, and not after one module.
 THEMES = {
     "attacks", "bad_days", "conformance", "corpus", "demo", "documentation", "end_to_end", "entrance", "exactly_once",
+    "functions_end_to_end", "functions_greengrass", "functions_kills",
     "house_rules", "interoperability", "intruders", "kills", "outages", "persistent_sessions", "power_cuts",
     "processes", "soak", "systemd",
 }  # fmt: skip

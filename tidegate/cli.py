@@ -12,6 +12,7 @@ GROUPS = {  # in the order of the help
     "edge": "edge.cli:app",
     "cloud": "cloud.cli:app",
     "rules": "tidegate.rules:app",
+    "functions": "tidegate.functions:app",
     "devices": "tidegate.devices:app",
     "buffer": "edge.cli:buffer_app",
     "tables": "tidegate.targets:tables",

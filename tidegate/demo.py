@@ -1,9 +1,11 @@
 """`tidegate demo`: the whole system on this machine, on real data, through outages.
 
 Starts a cloud and an edge as real processes, replays two recordings of real sensors through them, cuts the link between
-them twice and kills the edge once while messages are under way, and then counts what arrived.
+them twice and kills the edge once while messages are under way, and then counts what arrived. A Lambda function at the
+edge looks at every reading of the machine, and makes alarms of some.
 """
 
+import shutil
 import string
 import tempfile
 import time
@@ -21,11 +23,15 @@ from core.config import HostPort
 from core.errors import TidegateError
 from devices import recordings
 from devices.simulate import Simulator, at_rate
-from tidegate.evidence import examine
+from tidegate.evidence import examine, named
+from tidegate.functions.deploying import deploy_template
+from tidegate.functions.options import load_site
 from tidegate.link import Link
 from tidegate.processes import Daemon, free_port
 
 EXAMPLES = Path(__file__).with_name("examples")
+FUNCTION = EXAMPLES / "functions" / "watch" / "template.yaml"
+HOT, COLD = 105.0, 20.0  # beyond these, the function makes an alarm of a reading; they stand in its template too
 REPLAY_SECONDS = 20.0  # long enough for two outages and a crash with normal running in between
 DEADLINE_SECONDS = 80.0  # from the first reading; whatever has not arrived by then counts as lost
 # What happens at which part of the replay. The edge dies while the link is down, when it holds most.
@@ -36,7 +42,11 @@ WORDS = {"cut": "the link is cut", "restore": "the link is back", "kill": "SIGKI
 
 @dataclass(slots=True)
 class Report:
-    """What the demo prints; see `tidegate.evidence` for how the middle four are counted."""
+    """What the demo prints; see `tidegate.evidence` for how what the cloud holds is counted.
+
+    `alarms` are readings of which the cloud holds an alarm by the function at the edge, `alarms_wrong` those whose
+    alarm is missing or should not be there.
+    """
 
     published: int
     acked: int
@@ -46,6 +56,8 @@ class Report:
     link_cuts: int
     edge_kills: int
     alerts: int
+    alarms: int
+    alarms_wrong: int
     raw_bytes_per_message: float
     uplink_bytes_per_message: float
     seconds: float
@@ -58,13 +70,15 @@ class Site:
         self.directory = directory
         self.cloud_dir = directory / "cloud"
         self._words = words = {
-            "RULES": str(EXAMPLES / "rules"),
+            "RULES": str(directory / "rules"),
             "EDGE_PORT": str(free_port()),
             "CLOUD_PORT": str(free_port()),
         }
         self.edge_port = int(words["EDGE_PORT"])
         self.link = Link(HostPort("127.0.0.1", int(words["CLOUD_PORT"])))
         words["LINK_PORT"] = str(self.link.port)
+        for rules in (EXAMPLES / "rules", EXAMPLES / "demo" / "rules"):
+            shutil.copytree(rules, directory / "rules", dirs_exist_ok=True)
         self._configure("edge")
         self._configure("cloud")
         self.cloud = Daemon("cloud", directory / "cloud.toml", self.cloud_dir)
@@ -76,7 +90,8 @@ class Site:
         (self.directory / f"{side}.toml").write_text(template.substitute(self._words))
 
     def start(self) -> None:
-        """Start both daemons; raises DaemonFailed."""
+        """Deploy the function and start both daemons; raises DaemonFailed."""
+        deploy_template(FUNCTION, load_site(self.directory / "edge.toml"))
         self.cloud.start()
         self.edge.start()
 
@@ -93,8 +108,10 @@ class Site:
                 self.edge.start()
 
     def waiting(self) -> int:
-        """Messages on their way: in the edge's buffer and in the cloud's inbox."""
-        return int(self.edge.ask("status")["buffered_messages"]) + int(self.cloud.ask("status")["inbox_messages"])
+        """What is on its way: events for the function, messages in the edge's buffer and in the cloud's inbox."""
+        events = int(self.edge.ask("functions-status")["queued_events"])  # first: what they lead to is counted after
+        messages = int(self.edge.ask("status")["buffered_messages"])
+        return events + messages + int(self.cloud.ask("status")["inbox_messages"])
 
     def leave_running(self) -> None:
         """Connect the edge to the cloud without the link, which ends with this process."""
@@ -138,7 +155,11 @@ def demo(
     if report.lost or report.duplicates or report.acked < report.published or report.published == 0:
         err.print("The cloud does not hold exactly what devices saw acknowledged.", style="red")
         raise typer.Exit(EXIT_FAILED)
+    if report.alarms_wrong or report.alarms == 0:
+        err.print("The cloud does not hold exactly the alarms that the function at the edge makes.", style="red")
+        raise typer.Exit(EXIT_FAILED)
     err.print("Every acknowledged reading is in the cloud's table and stream, exactly once.", style="green")
+    err.print("Every reading beyond the limits has an alarm by the function at the edge.", style="green")
 
 
 def _make_directory(wanted: Path | None) -> Path:
@@ -164,6 +185,9 @@ def _run(site: Site) -> Report:
         (s.recording.machine, number) for s in simulators for number, seen in enumerate(s.acknowledged) if seen
     ]
     evidence = examine(site.cloud_dir, "readings", "alerts", acknowledged)
+    alarms = named(site.cloud_dir, "diagnoses")
+    readings = loaded[recordings.NAMES.index("machine")].readings
+    alarming = {("machine", reading.number) for reading in readings if not COLD <= reading.value <= HOT}
     published = sum(s.published for s in simulators)
     raw = sum(s.payload_bytes + s.topic_bytes for s in simulators)
     return Report(
@@ -175,6 +199,8 @@ def _run(site: Site) -> Report:
         link_cuts=site.link.cuts,
         edge_kills=site.edge_kills,
         alerts=evidence.alerts,
+        alarms=len(alarms),
+        alarms_wrong=len((alarming & set(acknowledged)) ^ alarms),
         raw_bytes_per_message=round(raw / max(1, published), 1),
         uplink_bytes_per_message=round(site.link.bytes_up / max(1, evidence.stored), 1),
         seconds=round(time.monotonic() - started, 1),
@@ -242,6 +268,9 @@ Both daemons go on running. Look around:
   tidegate tables scan readings --limit 5 {cloud}
   tidegate streams ls telemetry {cloud}
   tidegate alerts tail alerts {cloud}
+  tidegate functions status {edge}
+  tidegate functions logs press-watch -n 5 {edge}
+  tidegate tables scan diagnoses --limit 5 {cloud}
   tidegate devices simulate --broker 127.0.0.1:{site.edge_port} --rate 10
   mosquitto_sub -p {site.edge_port} -t 'plant/#' -v
 

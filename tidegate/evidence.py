@@ -5,6 +5,7 @@ and the stream both have it; it is a duplicate for each time beyond the first th
 """
 
 import gzip
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,11 +39,23 @@ def examine(data_dir: Path, table: str, topic: str, acknowledged: Iterable[Name]
     return Evidence(len(stored), len(set(acknowledged) - stored), duplicates, told)
 
 
+def named(data_dir: Path, table: str) -> set[Name]:
+    """The readings that a table has an item of, such as the alarms that the edge's function made of them.
+
+    One that was raised again after a crash has the name that it had before.
+    """
+    with reading(data_dir / DATABASE_FILE) as connection:
+        return _names(connection, table)
+
+
 def _in_table(database: Path, table: str, topic: str) -> tuple[set[Name], int]:
     with reading(database) as connection:
-        items = tables.scan(connection, table, limit=tables.count(connection, table))
-        names = {(str(item.pk), int(item.sk)) for item in items}
-        return names, len(alerts.newest(connection, topic, alerts.HISTORY_MAX))
+        return _names(connection, table), len(alerts.newest(connection, topic, alerts.HISTORY_MAX))
+
+
+def _names(connection: sqlite3.Connection, table: str) -> set[Name]:
+    items = tables.scan(connection, table, limit=tables.count(connection, table))
+    return {(str(item.pk), int(item.sk)) for item in items}
 
 
 def _in_stream(directory: Path) -> Counter[Name]:
