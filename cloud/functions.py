@@ -8,15 +8,15 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 
 from cloud.config import CloudConfig
-from core.commits import Commits
+from core.commits import Barrier, Commits
 from core.errors import TidegateError
 from core.http.publishing import Publisher
 from core.message import Message
 from core.mqtt.broker import Broker
 from core.mqtt.listener import now_ms
-from core.receipts import Batch, Receipt
+from core.receipts import Batch
 from core.telemetry import Counters, get_logger
-from functions.destinations import Notify
+from functions.destinations import Notify, promised
 from functions.events import Event
 from functions.names import FunctionName
 from functions.service import Functions, Site
@@ -75,8 +75,10 @@ def make(
     if config.functions is None:
         return None
 
-    def publish(topic: str, payload: bytes) -> None:
-        accept(Batch([Message(topic, payload, 1, received_at=now_ms())], Receipt()))
+    def publish(topic: str, payload: bytes) -> Barrier:
+        batch, barrier = promised(Message(topic, payload, 1, received_at=now_ms()))
+        accept(batch)
+        return barrier
 
     def reply(client_id: str, message: Message) -> None:
         connection = broker.connection(client_id)

@@ -36,13 +36,13 @@ NAME_MAX = 80  # characters (SQS)
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS local_queues(
-    name TEXT PRIMARY KEY, visibility INTEGER NOT NULL, max_receives INTEGER NOT NULL, dead_letter TEXT NOT NULL,
-    messages_max INTEGER NOT NULL, bytes_max INTEGER NOT NULL,
-    messages INTEGER NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
+    name TEXT PRIMARY KEY, visibility INTEGER, max_receives INTEGER, dead_letter TEXT,
+    messages_max INTEGER, bytes_max INTEGER,
+    messages INTEGER, bytes INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS local_messages(
-    number INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, id TEXT NOT NULL, sent_ms INTEGER NOT NULL,
-    visible_at INTEGER NOT NULL, receives INTEGER NOT NULL, first_received_ms INTEGER NOT NULL, bytes INTEGER NOT NULL,
-    crc INTEGER NOT NULL, body BLOB NOT NULL, attributes BLOB NOT NULL);
+    number INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT, id TEXT, sent_ms INTEGER,
+    visible_at INTEGER, receives INTEGER, first_received_ms INTEGER, bytes INTEGER,
+    crc INTEGER, body BLOB, attributes BLOB);
 CREATE INDEX IF NOT EXISTS local_messages_order ON local_messages(queue, number, visible_at, bytes);
 """
 

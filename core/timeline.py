@@ -20,7 +20,7 @@ JUMP_MS = 5_000  # more than drift and NTP slewing between two marks: what may b
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS timeline(
-    one INTEGER PRIMARY KEY CHECK (one = 1), now INTEGER NOT NULL, wall INTEGER NOT NULL);
+    one INTEGER PRIMARY KEY CHECK (one = 1), now INTEGER, wall INTEGER);
 """
 
 

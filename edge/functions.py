@@ -4,6 +4,7 @@ Events from rules and subscriptions are kept by the commit that keeps the messag
 goes the way of a device's message.
 """
 
+from core.commits import Barrier
 from core.http.iotdata import Shadows
 from core.http.publishing import Publisher
 from core.message import Message
@@ -13,6 +14,7 @@ from core.telemetry import Counters
 from edge.buffer import Buffer
 from edge.config import EdgeConfig
 from edge.gateway import Gateway
+from functions.destinations import promised
 from functions.names import FunctionName
 from functions.service import Functions, Site
 from functions.subscriptions import Subscriptions
@@ -29,8 +31,10 @@ def make(
     if config.functions is None:
         return None
 
-    def publish(topic: str, payload: bytes) -> None:
-        gateway.tell([Message(topic, payload, 1, received_at=now_ms())])
+    def publish(topic: str, payload: bytes) -> Barrier:
+        batch, barrier = promised(Message(topic, payload, 1, received_at=now_ms()))
+        gateway.accept(batch)
+        return barrier
 
     def reply(client_id: str, message: Message) -> None:
         connection = broker.connection(client_id)

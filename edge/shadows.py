@@ -19,7 +19,7 @@ from shadow.document import Shadow, Told
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS shadows(
-    thing TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, deleted INTEGER NOT NULL, document BLOB NOT NULL,
+    thing TEXT, name TEXT, version INTEGER, deleted INTEGER, document BLOB,
     PRIMARY KEY(thing, name)) WITHOUT ROWID;
 """
 

@@ -25,5 +25,5 @@ class FunctionsSection(Section):
     secrets: ConfigPath | None = None
     idle: Duration = 300.0
     max_workers: Annotated[int, Field(ge=1, le=256)] = 32
-    queue_bytes: Size = 256 << 20
+    queue_bytes: Size = 64 << 20  # queued events are in memory too, and a small box has 1 GB
     log_bytes: Size = 4 << 20  # of each function, in two files

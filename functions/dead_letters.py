@@ -20,9 +20,9 @@ RESPONSE_BYTES_MAX = 16 << 10  # of what the handler said last, which is for peo
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS function_dead_letters(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, request TEXT NOT NULL, function TEXT NOT NULL, at INTEGER NOT NULL,
-    enqueued INTEGER NOT NULL, attempts INTEGER NOT NULL, condition TEXT NOT NULL, reason TEXT NOT NULL,
-    bytes INTEGER NOT NULL, crc INTEGER NOT NULL, payload BLOB NOT NULL, context BLOB NOT NULL, response BLOB NOT NULL);
+    id INTEGER PRIMARY KEY AUTOINCREMENT, request TEXT, function TEXT, at INTEGER,
+    enqueued INTEGER, attempts INTEGER, condition TEXT, reason TEXT,
+    bytes INTEGER, crc INTEGER, payload BLOB, context BLOB, response BLOB);
 CREATE INDEX IF NOT EXISTS function_dead_letters_size ON function_dead_letters(id, bytes);
 """
 _COLUMNS = "id, request, function, at, enqueued, attempts, condition, reason, bytes"

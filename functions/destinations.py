@@ -17,6 +17,9 @@ import orjson
 from core import queues
 from core.commits import Barrier
 from core.errors import TidegateError
+from core.message import Message
+from core.receipts import Batch, Receipt
+from core.receipts import Kind as Outcomes
 from core.telemetry import Counters, get_logger
 from core.timeline import Timeline
 from functions import dead_letters, records
@@ -222,3 +225,14 @@ def bounded(body: bytes, most: int) -> bytes:
     if len(body) > most:
         raise Undeliverable(f"a document of {len(body):,} bytes; it takes {most:,}")
     return body
+
+
+def promised(message: Message) -> tuple[Batch, Barrier]:
+    """A message on its way to whoever accepts messages, and the promise that it is kept."""
+    barrier = Barrier()
+
+    def settled(receipt: Receipt) -> None:
+        outcome = receipt.exceptions.get(0, receipt.outcome)
+        barrier.settle(kept=outcome is not None and outcome.kind is not Outcomes.REJECTED)
+
+    return Batch([message], Receipt(settled)), barrier

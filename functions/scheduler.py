@@ -45,8 +45,8 @@ _IDS = UUID("0d0c5f5e-6f2a-5f8e-9d57-74696465676e")  # the namespace of event id
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS function_schedules(
-    function TEXT NOT NULL, name TEXT NOT NULL, said TEXT NOT NULL, last INTEGER, fired INTEGER NOT NULL,
-    missed INTEGER NOT NULL, PRIMARY KEY(function, name)) WITHOUT ROWID;
+    function TEXT, name TEXT, said TEXT, last INTEGER, fired INTEGER,
+    missed INTEGER, PRIMARY KEY(function, name)) WITHOUT ROWID;
 """
 Key = tuple[str, str]  # function, schedule
 Call = Callable[[FunctionName, bytes], object]

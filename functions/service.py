@@ -20,6 +20,7 @@ from core.errors import TidegateError
 from core.http.iotdata import Publish, Shadows
 from core.secret_files import SecretFiles
 from core.telemetry import Counters, get_logger
+from functions import destinations
 from functions.asynchronous import Asynchronous
 from functions.config import LOGS, FunctionsSection
 from functions.destinations import Notify
@@ -49,11 +50,14 @@ Closer = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What a side gives its functions. `publish(topic, payload)` gives a message to the broker, the rules and the
-    lanes; `answer` does that for handlers, and returns when the message is kept as its QoS promises; `notify` writes
-    to an SNS topic, where there are such. `account` is the number in ARNs."""
+    """What a side gives its functions.
 
-    publish: Callable[[str, bytes], None]
+    `publish(topic, payload)` gives a message to the broker, the rules and the lanes, and says when it is kept; `answer`
+    does that for handlers, and returns when the message is kept as its QoS promises; `notify` writes to an SNS topic,
+    where there are such. `account` is the number in ARNs.
+    """
+
+    publish: destinations.Publish
     answer: Publish
     shadows: Shadows | None = None
     notify: Notify | None = None
@@ -123,6 +127,7 @@ class Functions:
     async def close(self) -> None:
         """Start nothing more, let events in hand end for a moment, and end every worker; before the last commit."""
         self.asynchronous.close()
+        self.scheduler.close()
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
 
     async def closed(self) -> None:
@@ -168,7 +173,12 @@ class Functions:
         if len(payload) > EVENT_BYTES_MAX:
             raise FunctionsError(f"an event of {len(payload):,} bytes; {EVENT_BYTES_MAX:,} are taken")
         invocation = Invocation(self._uuid(), name, payload, client_context)
-        self._pool(self._find(name)).submit(invocation, done, wants_tail=wants_tail, urgent=True)
+
+        def ended(result: Result) -> None:
+            result.request_id = invocation.id
+            done(result)
+
+        self._pool(self._find(name)).submit(invocation, ended, wants_tail=wants_tail, urgent=True)
 
     def _submit(self, invocation: Invocation, done: Callable[[Result], None]) -> None:
         self._pool(self._find(invocation.function)).submit(invocation, done)

@@ -21,6 +21,7 @@ from core.mqtt.records import Changes, Delivery, QueuedRecord, SessionRecord, Su
 from core.receipts import STORED, Batch, Receipt
 from core.store import connect
 from core.telemetry import Counters
+from edge import buffer
 from edge.buffer import Buffer
 from edge.chunks import SCHEMA, cut, insert
 from edge.lanes import CLOCK_PLAUSIBLE_MS, Lane
@@ -451,6 +452,13 @@ def test_a_large_file_does_not_pass_through_memory_at_once(tmp_path: Path) -> No
     tracemalloc.stop()
     assert (salvage.saved, salvage.lost) == (800, 0)
     assert peak < size(path) / 4
+
+
+def test_the_schema_fits_the_page_that_can_be_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "buffer.db"
+    connect(path, buffer.SCHEMA).close()
+    page = path.read_bytes()[:PAGE_BYTES]
+    assert page[100] == 0x0D, "the table of the schema has grown beyond a leaf page (SQLite file format, section 1.6)"
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class Process:
         self.pidfd = os.pidfd_open(pid)
         self.inner = -1  # a pidfd
         self.doomed = False  # to be killed as soon as bubblewrap says whom
-        self.user: "int | None" = None
+        self.user: int | None = None
         self.cgroup = self.temporary = ""
 
     def kill(self) -> None:

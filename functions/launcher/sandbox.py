@@ -92,7 +92,7 @@ def wrapped(spec: Spec, bubblewrap: str, user: int | None) -> Plan:
     if all(target != TASK for _, target in spec.binds):
         script += ["--dir", TASK]
     script += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
-    for size, place in ((SHARED_MEMORY_BYTES, "/dev/shm"), (spec.tmp, "/tmp")):  # noqa: S108 - inside
+    for size, place in ((SHARED_MEMORY_BYTES, "/dev/shm"), (spec.tmp, "/tmp")):
         script += ["--perms", "1777", "--size", str(size), "--tmpfs", place]
     script += ["--chdir", TASK]
     for name, value in spec.environment.items():

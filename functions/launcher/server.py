@@ -43,8 +43,8 @@ class Connection:
     def __init__(self, channel: socket.socket, user: int) -> None:
         channel.setblocking(False)
         self.channel, self.user = channel, user
-        self.workers: "dict[int, Process]" = {}
-        self.unread: "list[dict[str, object]]" = []
+        self.workers: dict[int, Process] = {}
+        self.unread: list[dict[str, object]] = []
 
     def say(self, document: "dict[str, object]") -> None:
         """Send, or keep for later. Raises OSError when the other side is gone or reads nothing."""
@@ -69,7 +69,7 @@ class Server:
     def __init__(self, workers: Workers, mode: str, listening: "socket.socket | None" = None) -> None:
         self._selector = selectors.DefaultSelector()
         self._workers, self._mode, self._listening = workers, mode, listening
-        self._connections: "dict[socket.socket, Connection]" = {}
+        self._connections: dict[socket.socket, Connection] = {}
         self._running = 0  # workers, those of lost connections included
         if listening is not None:
             listening.setblocking(False)
@@ -114,7 +114,7 @@ class Server:
         self.add(channel, user)
 
     def _hear(self, connection: Connection) -> None:
-        ends: "list[int]" = []
+        ends: list[int] = []
         try:
             self._flush(connection)
             document, ends = protocol.receive(connection.channel)

@@ -36,12 +36,12 @@ class Workers:
 
     def __init__(self, bubblewrap: str, interpreter: str) -> None:
         self._bubblewrap, self._interpreter = bubblewrap, interpreter
-        self._why_not: "dict[str, str] | None" = None
+        self._why_not: dict[str, str] | None = None
         self._cgroups = cgroups.Cgroups()
         self._number = 0
-        self._users: "set[int]" = set()
+        self._users: set[int] = set()
         self._scratch = ""
-        self._left: "list[str]" = []  # cgroups that were not empty yet
+        self._left: list[str] = []  # cgroups that were not empty yet
 
     def layers(self, daemon: int) -> "dict[str, str]":
         """Each layer, and "holds" or why not, for a daemon that runs as this user."""
@@ -121,7 +121,7 @@ class Workers:
 
     def _temporary(self, user: "int | None") -> str:
         if not self._scratch:
-            scratch = f"{os.environ.get('TMPDIR', '/tmp')}/tidegate-{os.getpid()}-{os.urandom(8).hex()}"  # noqa: S108
+            scratch = f"{os.environ.get('TMPDIR', '/tmp')}/tidegate-{os.getpid()}-{os.urandom(8).hex()}"
             os.mkdir(scratch, 0o711)
             self._scratch = scratch
         path = f"{self._scratch}/{self._number}"

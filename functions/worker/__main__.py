@@ -4,17 +4,16 @@ Nothing of the user's has run before `enter` returns. With a command after `--` 
 without one the Python loop goes on here, with the channel to the daemon.
 """
 
+import _signal
 import os
 import sys
-
-import _signal
 
 HELPERS = ("entering", "landlock", "seccomp")  # names that a handler's own modules may have too
 
 
 def main() -> None:
     """Enter the sandbox and run what was asked for. The words of the command line are those of `entering.enter`."""
-    from entering import enter  # type: ignore[import-not-found]  # noqa: PLC0415 - a module of this directory
+    from entering import enter  # type: ignore[import-not-found]
 
     channel, command = enter(sys.argv[1:])
     for name in HELPERS:
@@ -25,9 +24,9 @@ def main() -> None:
             os.execv(command[0], command)
         except OSError as error:
             sys.exit(f"{command[0]}: cannot be run: {error.strerror}")
-    import socket  # noqa: PLC0415 - as above
+    import socket
 
-    from loop import serve  # type: ignore[import-not-found]  # noqa: PLC0415 - as above
+    from loop import serve  # type: ignore[import-not-found]
 
     sys.path[1:1] = [place for place in os.environ.get("PYTHONPATH", "").split(":") if place]
     serve(socket.socket(fileno=channel.detach()))

@@ -13,11 +13,11 @@ Invariants:
 2. The message has `HANDSHAKE_BYTES`, filled up with spaces: whoever reads so many bytes has read nothing after it.
 """
 
+import _socket
 import ctypes
 import os
 import resource
 
-import _socket
 import landlock  # type: ignore[import-not-found]
 import seccomp  # type: ignore[import-not-found]
 
