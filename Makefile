@@ -38,6 +38,8 @@ bench: $(STAMP) peers  ## measurements beside peers
 	$(PY) -m bench.connections --tls --clients 2000
 	$(PY) -m bench.policies
 	$(PY) -m bench.rules
+	$(PY) -m bench.http
+	$(PY) -m bench.functions
 	$(PY) -m bench.footprint --cloud
 	$(PY) -m bench.uplink
 

@@ -9,7 +9,7 @@ from cloud.config import load
 from cloud.daemon import CONTROL_FILE, load_rules
 from core.cli import Json, errors_to_exit_codes, print_facts, print_rows, print_status
 from core.control import request
-from devices import gatekeeper
+from devices import gatekeeper, reception
 
 app = typer.Typer(no_args_is_help=True, help="The service that the boxes sync to.")
 
@@ -23,9 +23,13 @@ def check(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
     with errors_to_exit_codes():
         loaded = load(config)
         rules = load_rules(loaded)
-        gatekeeper.check(loaded.devices, loaded.listeners)
+        doors = [loaded.http.listener] if loaded.http is not None and loaded.http.listener is not None else []
+        gatekeeper.check(loaded.devices, [*loaded.listeners, *doors])
+        reception.check(loaded.http)
+    found = [*gatekeeper.warnings(loaded.listeners), *reception.warnings(loaded.http)]
+    warnings = {"warnings": found} if found else {}
     facts = {"config": str(config), "rules": len(rules), "ok": True}
-    print_facts(facts | gatekeeper.warnings(loaded.listeners), as_json=as_json)
+    print_facts(facts | warnings, as_json=as_json)
 
 
 @app.command()

@@ -216,6 +216,7 @@ class Cloud:
         return {
             "uptime_seconds": round(time.monotonic() - self.started, 1),
             "listeners": [str(address) for address in self.listeners.addresses],
+            "http": [str(address) for address in self.http.addresses],
             "clients": len(self.broker.clients()),
             "sessions": self.broker.sessions,
             "inbox_frames": waiting_frames,

@@ -62,10 +62,9 @@ def check(section: DevicesSection, listeners: Sequence[Listener]) -> None:
             server_context(listener.tls, clients, anonymous=listener.anonymous, passwords=listener.passwords)
 
 
-def warnings(listeners: Sequence[Listener]) -> dict[str, list[str]]:
-    """What an operator should know of listeners, under "warnings"; empty when there is nothing."""
-    exposed = [f"{x.address}: everyone on the network may connect unnamed" for x in listeners if x.exposed]
-    return {"warnings": exposed} if exposed else {}
+def warnings(listeners: Sequence[Listener]) -> list[str]:
+    """What an operator should know of listeners."""
+    return [f"{x.address}: everyone on the network may connect unnamed" for x in listeners if x.exposed]
 
 
 class Gatekeeper:

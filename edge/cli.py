@@ -13,7 +13,7 @@ from core.cli import Json, errors_to_exit_codes, print_facts, print_rows, print_
 from core.config import client_context
 from core.control import request
 from core.reader import reading
-from devices import gatekeeper
+from devices import gatekeeper, reception
 from edge import chunks
 from edge.config import load
 from edge.daemon import BUFFER_FILE, CONTROL_FILE, load_rules
@@ -31,11 +31,15 @@ def check(config: Config = DEFAULT_CONFIG, as_json: Json = False) -> None:
     with errors_to_exit_codes():
         loaded = load(config)
         rules = load_rules(loaded)
-        gatekeeper.check(loaded.devices, loaded.listeners)
+        doors = [loaded.http.listener] if loaded.http is not None and loaded.http.listener is not None else []
+        gatekeeper.check(loaded.devices, [*loaded.listeners, *doors])
+        reception.check(loaded.http)
         if loaded.uplink is not None and loaded.uplink.secure:
             client_context(loaded.uplink.tls)
+    found = [*gatekeeper.warnings(loaded.listeners), *reception.warnings(loaded.http)]
+    warnings = {"warnings": found} if found else {}
     facts = {"config": str(config), "edge": loaded.edge.name, "rules": len(rules), "ok": True}
-    print_facts(facts | gatekeeper.warnings(loaded.listeners), as_json=as_json)
+    print_facts(facts | warnings, as_json=as_json)
 
 
 @app.command()

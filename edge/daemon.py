@@ -155,6 +155,7 @@ class Edge:
             "name": self.config.edge.name,
             "uptime_seconds": round(time.monotonic() - self.started, 1),
             "listeners": [str(address) for address in self.listeners.addresses],
+            "http": [str(address) for address in self.http.addresses],
             "clients": len(self.broker.clients()),
             "sessions": self.broker.sessions,
             "subscriptions": self.broker.router.subscriptions,

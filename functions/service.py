@@ -25,7 +25,7 @@ from functions.asynchronous import Asynchronous
 from functions.config import LOGS, FunctionsSection
 from functions.destinations import Notify
 from functions.endpoint import Endpoint, KeyPair, Services
-from functions.errors import FunctionsError
+from functions.errors import FunctionsError, TooLarge
 from functions.invocations import EVENT_BYTES_MAX, Invocation, Result
 from functions.launcher.client import Launcher
 from functions.logs import Logs
@@ -171,7 +171,7 @@ class Functions:
     ) -> None:
         """Have an event handled now; `done` is called on the loop. Raises FunctionsError."""
         if len(payload) > EVENT_BYTES_MAX:
-            raise FunctionsError(f"an event of {len(payload):,} bytes; {EVENT_BYTES_MAX:,} are taken")
+            raise TooLarge(f"an event of {len(payload):,} bytes; {EVENT_BYTES_MAX:,} are taken")
         invocation = Invocation(self._uuid(), name, payload, client_context)
 
         def ended(result: Result) -> None:

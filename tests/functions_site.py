@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import os
 import sys
 import time
 import uuid
@@ -131,6 +130,11 @@ class Site:
         """Submit an event and wait for it."""
         return await self.result(self.submit(pool, event, **options))
 
+    def kill_launcher(self) -> None:
+        """As a user could by mistake, or the kernel for memory."""
+        assert self.launcher._process is not None
+        self.launcher._process.kill()
+
     async def written(self, name: str = "obedient") -> list[dict[str, Any]]:
         """The log of a function so far."""
         await self.logs.close()
@@ -220,8 +224,3 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def end(pid: int) -> None:
-    """Kill a process as the kernel would for memory."""
-    os.kill(pid, 9)

@@ -7,6 +7,7 @@ itself to a leaf, for a cgroup with processes in it can hand on no controllers, 
 Will not touch a cgroup that nobody delegated: there, systemd is the only writer (systemd.io/CGROUP_DELEGATION).
 """
 
+import contextlib
 import os
 
 LEAF = "launcher"
@@ -69,10 +70,8 @@ def peak(path: str) -> int:
 
 def kill(path: str) -> None:
     """SIGKILL for everything in it, where the kernel can (Linux 5.14)."""
-    try:
+    with contextlib.suppress(OSError):  # the other ways to kill remain
         _write(f"{path}/cgroup.kill", "1")
-    except OSError:
-        pass  # the other ways to kill remain
 
 
 def remove(path: str) -> bool:

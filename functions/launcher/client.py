@@ -32,7 +32,7 @@ from functions.config import FunctionsSection
 from functions.errors import FunctionsError, SandboxUnavailable
 from functions.launcher import protocol
 
-START_LIMIT_S = 3.0  # from the request until the worker is in its sandbox: 20 ms, on a card that reads slowly seconds
+START_LIMIT_S = 30.0  # from the request until the worker is in its sandbox: 20 ms, on a card that reads slowly seconds
 RETRY_S_MAX = 5.0
 STOP_LIMIT_S = 5.0  # a launcher that lost its connection has only to kill
 HANDSHAKE_BYTES = 1_024  # functions/worker/entering.py
@@ -95,9 +95,7 @@ class Launched:
 class Launcher:
     """The daemon's launcher: one connection, made when it is first needed. For one event loop."""
 
-    def __init__(
-        self, section: FunctionsSection, *, log: Log | None = None, arguments: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, section: FunctionsSection, *, log: Log | None = None, arguments: tuple[str, ...] = ()) -> None:
         """`arguments` are further options for a launcher that is started here, see `functions.launcher.server`."""
         self._section = section
         self._log = log or get_logger("functions.launcher")
@@ -131,7 +129,7 @@ class Launcher:
                     reply = await worker.answered
                     if isinstance(refused := reply.get("refused"), str):
                         raise (SandboxUnavailable if reply.get("sandbox") else FunctionsError)(refused)
-                    layers, sockets = await _handshake(channel, stderr)
+                    layers, sockets = await _handshake(channel, worker.exited, stderr)
             except TimeoutError:
                 raise FunctionsError(f"a worker was not in its sandbox after {START_LIMIT_S:g} s") from None
             ours.pop_all()
@@ -211,9 +209,11 @@ class Launcher:
         if self._process is None:
             return
         process, self._process = self._process, None
-        ended = await _readable(os.pidfd_open(process.pid), STOP_LIMIT_S)
-        if not ended:
-            self._log.warning("the launcher did not end by itself", pid=process.pid)
+        try:
+            async with asyncio.timeout(STOP_LIMIT_S):
+                await _readable(os.pidfd_open(process.pid))
+        except TimeoutError:
+            self._log.warning("launcher does not end by itself", pid=process.pid)
             process.kill()
         process.wait()
 
@@ -260,6 +260,7 @@ class _Connection:
         self._layers: list[asyncio.Future[dict[str, str]]] = []
         self._number = 0
         self._sending = asyncio.Lock()
+        self._room = asyncio.Event()  # to send
         self._loop.add_reader(channel.fileno(), self._hear)
 
     def expect(self) -> _Worker:
@@ -277,7 +278,7 @@ class _Connection:
                 try:
                     return protocol.send(self._channel, document, descriptors)
                 except BlockingIOError:
-                    await _writable(self._channel)
+                    await self._writable()
                 except OSError as error:
                     if error.errno == errno.EMSGSIZE:
                         raise FunctionsError("the worker's environment and command are too large") from None
@@ -285,10 +286,19 @@ class _Connection:
 
     async def layers(self) -> dict[str, str]:
         """Ask for the layers."""
-        answer = self._loop.create_future()
+        answer: asyncio.Future[dict[str, str]] = self._loop.create_future()
         self._layers.append(answer)
         await self.send({"do": "layers"})
         return await answer
+
+    async def _writable(self) -> None:
+        self._room.clear()
+        self._loop.add_writer(self._channel.fileno(), self._room.set)
+        try:
+            await self._room.wait()
+        finally:
+            if not self.is_lost:
+                self._loop.remove_writer(self._channel.fileno())
 
     def kill(self, number: int) -> None:
         """Say so at once; when the launcher is so far behind that it cannot be told, all that it has goes."""
@@ -305,7 +315,9 @@ class _Connection:
             return
         self.is_lost = True
         self._loop.remove_reader(self._channel.fileno())
+        self._loop.remove_writer(self._channel.fileno())
         self._channel.close()
+        self._room.set()
         if self._workers:
             self._log.warning("launcher lost", reason=reason, workers=len(self._workers))
         for worker in self._workers.values():
@@ -346,7 +358,9 @@ class _Connection:
                     del self._workers[number]
 
 
-async def _handshake(channel: socket.socket, stderr: int) -> tuple[set[str], list[socket.socket]]:
+async def _handshake(
+    channel: socket.socket, exited: asyncio.Future[int], stderr: int
+) -> tuple[set[str], list[socket.socket]]:
     """Read exactly what the worker's first steps say: its layers, and its two listening sockets."""
     said, descriptors = bytearray(), array.array("i")
     try:
@@ -355,8 +369,10 @@ async def _handshake(channel: socket.socket, stderr: int) -> tuple[set[str], lis
                 space = socket.CMSG_SPACE(2 * descriptors.itemsize)
                 data, ancillary, _, _ = channel.recvmsg(HANDSHAKE_BYTES - len(said), space, socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
-                await _readable(os.dup(channel.fileno()), None)
-                continue
+                if not exited.done():
+                    await _readable(os.dup(channel.fileno()), exited)
+                    continue
+                data, ancillary = b"", []
             except ConnectionResetError:
                 data, ancillary = b"", []
             for level, kind, content in ancillary:
@@ -374,35 +390,29 @@ async def _handshake(channel: socket.socket, stderr: int) -> tuple[set[str], lis
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     for listening in sockets:
         listening.setblocking(False)
-    lines = said.decode(errors="replace").splitlines()
-    return {layer for layer, separator, why_not in (line.partition("=") for line in lines) if separator and not why_not}, sockets
+    lines = (line.partition("=") for line in said.decode(errors="replace").splitlines())
+    return {layer for layer, separator, why_not in lines if separator and not why_not}, sockets
 
 
-async def _readable(descriptor: int, limit: float | None) -> bool:
-    """Wait for a descriptor, which is closed afterwards; whether it was readable within so many seconds."""
+async def _readable(descriptor: int, unless: asyncio.Future[int] | None = None) -> None:
+    """Wait for a descriptor, which is closed afterwards, or until the future is done."""
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
-    loop.add_reader(descriptor, lambda: ready.done() or ready.set_result(None))
-    try:
-        async with asyncio.timeout(limit):
-            await ready
-        return True
-    except TimeoutError:
-        return False
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
 
+    def wake(*_: object) -> None:
+        if not ready.done():
+            ready.set_result(None)
 
-async def _writable(channel: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    loop.add_writer(channel.fileno(), lambda: ready.done() or ready.set_result(None))
+    loop.add_reader(descriptor, wake)
+    if unless is not None:
+        unless.add_done_callback(wake)
     try:
         await ready
     finally:
-        if channel.fileno() >= 0:
-            loop.remove_writer(channel.fileno())
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+        if unless is not None:
+            unless.remove_done_callback(wake)
 
 
 def _pipe(ours: contextlib.ExitStack, theirs: contextlib.ExitStack) -> tuple[int, int]:

@@ -8,9 +8,11 @@ A worker under the launcher's own user, on a kernel without Landlock's scopes (b
 that is one of the reasons why bubblewrap is the layer that counts.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
+from collections.abc import Callable
 
 from functions.launcher import cgroups
 from functions.launcher.sandbox import Plan
@@ -21,7 +23,7 @@ LOOK_AGAIN_S = 0.02  # what was killed may take a moment to be gone
 AWAITED = frozenset((signal.SIGTERM, signal.SIGCHLD))
 
 
-def run(plan: Plan, arrange: "Callable[[], None]", cgroup: str) -> None:  # noqa: F821
+def run(plan: Plan, arrange: Callable[[], None], cgroup: str) -> None:
     """Start the worker of a plan and stay until nothing of it is left; exits with its code, or 128 and the signal."""
     launcher = os.getppid()
     os.setsid()
@@ -101,7 +103,5 @@ def descendants(root: int) -> set[int]:
 
 
 def _send(pid: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):  # ended since it was seen
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass  # ended since it was seen

@@ -9,10 +9,13 @@ Invariants:
 2. The child has the descriptors 0 to 3 and those that bubblewrap reads, whatever else the launcher has open.
 """
 
+import contextlib
+import ctypes
 import fcntl
 import json
 import os
 import signal
+from collections.abc import Callable, Sequence
 
 from functions.launcher import cgroups, guard
 from functions.launcher.sandbox import Plan
@@ -20,17 +23,21 @@ from functions.launcher.sandbox import Plan
 CHANNEL = 3
 PARKED = 64  # descriptors are moved up here before each gets the number that it is to have
 INFO_BYTES_MAX = 4_096
+PR_SET_PDEATHSIG = 1
+
+libc = ctypes.CDLL(None)
 
 
 class Process:
     """A worker that was started. `pidfd` is readable when it has ended, `info` when bubblewrap tells of process 1."""
 
-    __slots__ = ("cgroup", "doomed", "guarded", "info", "inner", "pid", "pidfd", "temporary", "user")
+    __slots__ = ("cgroup", "doomed", "guarded", "info", "inner", "pid", "pidfd", "said", "temporary", "user")
 
     def __init__(self, pid: int, info: int) -> None:
         self.pid, self.info = pid, info
         self.guarded = info < 0
         self.pidfd = os.pidfd_open(pid)
+        self.said = b""
         self.inner = -1  # a pidfd
         self.doomed = False  # to be killed as soon as bubblewrap says whom
         self.user: int | None = None
@@ -49,14 +56,14 @@ class Process:
             _signal(self.pidfd, signal.SIGKILL)
 
     def learn(self) -> None:
-        """Read what bubblewrap says about itself; afterwards `info` is closed."""
-        said = os.read(self.info, INFO_BYTES_MAX)
+        """Read what bubblewrap says about itself, in pieces; `info` is closed, and -1, when that was all."""
+        if piece := os.read(self.info, INFO_BYTES_MAX):
+            self.said += piece
+            return
         os.close(self.info)
         self.info = -1
-        try:
-            self.inner = os.pidfd_open(json.loads(said)["child-pid"])
-        except (ValueError, KeyError, TypeError, OSError):
-            pass  # it is about to fail, and says why on standard error
+        with contextlib.suppress(ValueError, KeyError, TypeError, OSError):  # it is about to fail, and says why
+            self.inner = os.pidfd_open(json.loads(self.said)["child-pid"])
         if self.doomed:
             self.kill()
 
@@ -88,14 +95,18 @@ def _start_wrapped(plan: Plan, ends: list[int], cgroup: str) -> Process:
     texts = [_text(content) for content in plan.files.values()]
     try:
         script = list(plan.script)
-        for place, number in zip(plan.files, range(CHANNEL + 3, 64)):
+        for number, place in enumerate(plan.files, CHANNEL + 3):
             script += ["--perms", "0444", "--file", str(number), place]
         script += ["--remount-ro", "/"]
         texts.append(_text("".join(f"{word}\0" for word in script)))
         numbers = [CHANNEL + 2, *range(CHANNEL + 3, CHANNEL + 2 + len(texts)), CHANNEL + 1]
+        launcher = os.getpid()
         command = [plan.command[0], "--args", str(CHANNEL + 1), "--info-fd", str(CHANNEL + 2), *plan.command[1:]]
 
         def become() -> None:
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # --die-with-parent comes to it only later
+            if os.getppid() != launcher:
+                return
             if cgroup:
                 cgroups.join(cgroup)
             _arrange([*ends, telling, *texts], numbers)
@@ -119,7 +130,7 @@ def _started(pid: int, info: int, cgroup: str) -> Process:
     return process
 
 
-def _child(become: "Callable[[], None]", stderr: int) -> None:  # noqa: F821 - not worth an import at run time
+def _child(become: Callable[[], None], stderr: int) -> None:
     """Be the child after a fork: never returns to the launcher's loop, whatever happens."""
     try:
         become()
@@ -129,12 +140,14 @@ def _child(become: "Callable[[], None]", stderr: int) -> None:  # noqa: F821 - n
         os._exit(127)
 
 
-def _arrange(ends: list[int], numbers: "list[int] | tuple[int, ...]" = ()) -> None:
+def _arrange(ends: list[int], numbers: Sequence[int] = ()) -> None:
     """Give channel, standard output and error their numbers, and those that follow theirs; standard input is empty."""
     parked = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, PARKED) for descriptor in ends]
     nothing = fcntl.fcntl(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), fcntl.F_DUPFD_CLOEXEC, PARKED)
-    for descriptor, number in zip([nothing, *parked], [0, CHANNEL, 1, 2, *numbers]):
+    wanted = [0, CHANNEL, 1, 2, *numbers]
+    for descriptor, number in zip([nothing, *parked], wanted, strict=True):
         os.dup2(descriptor, number)
+    os.closerange(max(wanted) + 1, os.sysconf("SC_OPEN_MAX"))
     for name in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXFSZ):
         signal.signal(name, signal.SIG_DFL)  # Python ignores some, the launcher others: the worker inherits that
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -150,7 +163,5 @@ def _text(content: str) -> int:
 
 
 def _signal(pidfd: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):  # it has ended, and waits to be reaped
         signal.pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
-        pass  # it has ended, and waits to be reaped

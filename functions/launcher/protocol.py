@@ -19,6 +19,7 @@ import array
 import json
 import os
 import socket
+from collections.abc import Sequence
 
 PACKET_BYTES_MAX = 128 << 10  # an environment of 4 KiB, paths of 4 KiB; half of what a socket buffers by default
 DESCRIPTORS_MAX = 3
@@ -39,7 +40,11 @@ class BadRequest(Exception):
 class Spec:
     """A worker as it is asked for; see `functions.launcher.client.WorkerSpec` for what the fields mean."""
 
-    __slots__ = ("argv", "binds", "environment", "files", "interpreter", "memory", "name", "network", "processes", "tmp")
+    __slots__ = ("argv", "binds", "environment", "interpreter", "name", "network", *NUMBERS)
+    memory: int
+    tmp: int
+    processes: int
+    files: int
 
     def __init__(self, document: object) -> None:
         """Read one. Raises BadRequest."""
@@ -54,7 +59,7 @@ class Spec:
         self.memory, self.tmp, self.processes, self.files = (_number(document, name) for name in NUMBERS)
 
 
-def send(channel: socket.socket, document: dict[str, object], descriptors: "list[int] | tuple[int, ...]" = ()) -> None:
+def send(channel: socket.socket, document: dict[str, object], descriptors: Sequence[int] = ()) -> None:
     """Send one packet. Raises BlockingIOError when the other side does not take it now, OSError when it is gone."""
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     channel.sendmsg([json.dumps(document, separators=(",", ":")).encode()], ancillary)
@@ -85,7 +90,7 @@ def receive(channel: socket.socket) -> tuple[dict[str, object], list[int]]:
     return document, list(descriptors)
 
 
-def _close(descriptors: "array.array[int]") -> None:
+def _close(descriptors: Sequence[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
 

@@ -69,7 +69,7 @@ def refusal(mode: str, bubblewrap: str, landlock: str, user: str) -> str:
     if landlock and user:
         return (
             f"nothing would keep a worker from the daemon's files. bubblewrap: {bubblewrap}. Landlock: {landlock}. "
-            f"user: {user}. Make one of them hold, or set sandbox = \"off\" for development"
+            f'user: {user}. Make one of them hold, or set sandbox = "off" for development'
         )
     return ""
 

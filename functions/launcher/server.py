@@ -46,7 +46,7 @@ class Connection:
         self.workers: dict[int, Process] = {}
         self.unread: list[dict[str, object]] = []
 
-    def say(self, document: "dict[str, object]") -> None:
+    def say(self, document: dict[str, object]) -> None:
         """Send, or keep for later. Raises OSError when the other side is gone or reads nothing."""
         self.unread.append(document)
         self.flush()
@@ -66,7 +66,7 @@ class Connection:
 class Server:
     """The loop over a listening socket, if there is one, connections, and what the workers are watched by."""
 
-    def __init__(self, workers: Workers, mode: str, listening: "socket.socket | None" = None) -> None:
+    def __init__(self, workers: Workers, mode: str, listening: socket.socket | None = None) -> None:
         self._selector = selectors.DefaultSelector()
         self._workers, self._mode, self._listening = workers, mode, listening
         self._connections: dict[socket.socket, Connection] = {}
@@ -94,7 +94,7 @@ class Server:
                 pass
             self._workers.close()
 
-    def _turn(self, limit: "float | None") -> bool:
+    def _turn(self, limit: float | None) -> bool:
         ready = self._selector.select(limit)
         for key, _ in ready:
             if self._selector.get_map().get(key.fd) is key:  # not closed or changed by what came before it
@@ -129,7 +129,7 @@ class Server:
             for descriptor in ends:
                 os.close(descriptor)
 
-    def _do(self, connection: Connection, document: "dict[str, object]", ends: "list[int]") -> None:
+    def _do(self, connection: Connection, document: dict[str, object], ends: list[int]) -> None:
         match document.get("do"), document.get("id"):
             case "start", int(number):
                 self._start(connection, number, document, ends)
@@ -141,7 +141,7 @@ class Server:
             case do, _:
                 raise BadRequest(f"{do!r} is nothing that the launcher does")
 
-    def _start(self, connection: Connection, number: int, document: "dict[str, object]", ends: "list[int]") -> None:
+    def _start(self, connection: Connection, number: int, document: dict[str, object], ends: list[int]) -> None:
         try:
             spec = Spec(document.get("spec"))
         except BadRequest as error:
@@ -164,8 +164,10 @@ class Server:
         self._say(connection, {"id": number, "started": worker.pid, "layers": layers})
 
     def _learn(self, worker: Process) -> None:
-        self._selector.unregister(worker.info)
+        info = worker.info
         worker.learn()
+        if worker.info < 0:
+            self._selector.unregister(info)
 
     def _ended(self, connection: Connection, number: int, worker: Process) -> None:
         for descriptor in (worker.pidfd, worker.info):
@@ -177,7 +179,7 @@ class Server:
         if connection.channel in self._connections:
             self._say(connection, {"id": number, "exited": code, "peak": peak})
 
-    def _say(self, connection: Connection, document: "dict[str, object]") -> None:
+    def _say(self, connection: Connection, document: dict[str, object]) -> None:
         try:
             connection.say(document)
             self._flush(connection)
@@ -202,7 +204,7 @@ class Server:
             worker.kill()
 
 
-def allowed_user(channel: socket.socket, path: str) -> "int | None":
+def allowed_user(channel: socket.socket, path: str) -> int | None:
     """The user at the other end, if that is root, the owner of the socket's file, or in the file's group."""
     _, user, group = struct.unpack("3i", channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     if user == 0:
@@ -228,7 +230,9 @@ def main() -> None:
     workers = Workers(bubblewrap, sys.executable)
     if "fd" in options:
         server = Server(workers, mode)
-        server.add(socket.socket(fileno=int(options.pop("fd"))), os.geteuid())
+        channel = socket.socket(fileno=int(options.pop("fd")))
+        channel.set_inheritable(False)
+        server.add(channel, os.geteuid())
     else:
         server = Server(workers, mode, _listening(options.pop("listen", "")))
     if options:

@@ -43,14 +43,14 @@ class Workers:
         self._scratch = ""
         self._left: list[str] = []  # cgroups that were not empty yet
 
-    def layers(self, daemon: int) -> "dict[str, str]":
+    def layers(self, daemon: int) -> dict[str, str]:
         """Each layer, and "holds" or why not, for a daemon that runs as this user."""
         why_not = dict(self._probed())
         why_not["cgroup"] = self._cgroups.why_not
         why_not["user"] = self._no_user(daemon)
         return {layer: text or HOLDS for layer, text in sorted(why_not.items())}
 
-    def start(self, spec: Spec, mode: str, ends: "list[int]", daemon: int) -> "tuple[Process, list[str]]":
+    def start(self, spec: Spec, mode: str, ends: list[int], daemon: int) -> tuple[Process, list[str]]:
         """Start a worker; returns it and those of its layers that it does not report itself. Raises Refused."""
         why_not = self._probed()
         no_user = self._no_user(daemon)
@@ -69,7 +69,7 @@ class Workers:
         held = {"bubblewrap": wrap, "cgroup": bool(started.cgroup), "user": mode != "off" and not no_user}
         return started, [layer for layer, holds in held.items() if holds]
 
-    def ended(self, worker: Process) -> "tuple[int, int]":
+    def ended(self, worker: Process) -> tuple[int, int]:
         """Clear up after a worker that has ended: its exit code and its peak memory."""
         code, peak = worker.reap()
         self._users.discard(worker.user or 0)
@@ -85,7 +85,7 @@ class Workers:
         if self._scratch:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _start(self, spec: Spec, wrap: bool, own_user: bool, landlock: bool, ends: "list[int]") -> Process:
+    def _start(self, spec: Spec, wrap: bool, own_user: bool, landlock: bool, ends: list[int]) -> Process:
         self._number += 1
         user = self._free_user() if own_user else None
         cgroup = temporary = ""
@@ -119,7 +119,7 @@ class Workers:
                 return user
         raise sandbox.Unusable(f"all {len(sandbox.USERS)} users for workers are taken")
 
-    def _temporary(self, user: "int | None") -> str:
+    def _temporary(self, user: int | None) -> str:
         if not self._scratch:
             scratch = f"{os.environ.get('TMPDIR', '/tmp')}/tidegate-{os.getpid()}-{os.urandom(8).hex()}"
             os.mkdir(scratch, 0o711)
@@ -135,7 +135,7 @@ class Workers:
             return ""
         return "the launcher was started by the daemon, and has its user"
 
-    def _probed(self) -> "dict[str, str]":
+    def _probed(self) -> dict[str, str]:
         if self._why_not is None:
             missing = "it is not installed (apt install bubblewrap)"
             said, failed = self._try(wrap=True) if self._bubblewrap else ({}, missing)
@@ -144,7 +144,7 @@ class Workers:
             self._why_not = {"rlimits": "", "seccomp": "", "landlock": "unknown", "bubblewrap": failed, **said}
         return self._why_not
 
-    def _try(self, wrap: bool) -> "tuple[dict[str, str], str]":
+    def _try(self, wrap: bool) -> tuple[dict[str, str], str]:
         """Start a trivial worker: what it says of its layers, and why it did not come so far."""
         spec = Spec({**PROBE, "interpreter": self._interpreter})
         ours, theirs = socket.socketpair()
@@ -164,7 +164,8 @@ class Workers:
             except OSError:
                 said = []
             if not select.select([worker.pidfd], [], [], PROBE_LIMIT_S)[0]:
-                worker.learn()
+                while worker.info >= 0:
+                    worker.learn()
                 worker.kill()
             failed = os.read(told, STDERR_BYTES_MAX).decode(errors="replace").strip()
             os.close(told)

@@ -4,7 +4,7 @@ Nothing of the user's has run before `enter` returns. With a command after `--` 
 without one the Python loop goes on here, with the channel to the daemon.
 """
 
-import _signal
+import _signal  # type: ignore[import-not-found]  # without the enumerations of `signal`
 import os
 import sys
 

@@ -110,12 +110,10 @@ def _become(options: dict[str, list[str]]) -> None:
 
 def _give_up_privileges(dumpable: bool) -> None:
     """A command's exec makes it dumpable again, so that it is not worth the trouble there."""
-    if os.geteuid() == 0:
-        for capability in range(CAPABILITIES):
-            libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
-        header, nothing = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()
-        if libc.capset(header, nothing):
-            raise OSError(ctypes.get_errno(), "capset failed")
+    for capability in range(CAPABILITIES):
+        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)  # as far as it may: setuid programs could not use them anyway
+    if libc.capset((ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)()):
+        raise OSError(ctypes.get_errno(), "capset failed")
     if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl failed")
     if not dumpable:

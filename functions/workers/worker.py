@@ -28,7 +28,7 @@ from core.telemetry import get_logger
 from functions.invocations import EVENT_BYTES_MAX, Ending, Invocation, Result
 from functions.launcher.client import Launched, Launcher, WorkerSpec
 from functions.logs import FunctionLog
-from functions.workers import outcomes
+from functions.workers import memory, outcomes
 from functions.workers.channel import Channel, Listener
 from functions.workers.pipes import Pipe
 from functions.workers.transcript import Transcript
@@ -182,12 +182,12 @@ class Worker:
         now = time.monotonic()
         if self.launched is not None and now - self._memory_at >= MEMORY_SECONDS:
             self._memory_at = now
-            self._memory = max(self._memory, self.launched.peak_bytes, _resident(self.launched.pid, "VmHWM:"))
+            self._memory = max(self._memory, self.launched.peak_bytes, memory.peak(self.launched.pid))
         return self._memory
 
     def resident(self) -> int:
         """What it has in memory now, in bytes, as far as it can be seen."""
-        return _resident(self.launched.pid, "VmRSS:") if self.launched is not None else 0
+        return memory.resident(self.launched.pid) if self.launched is not None else 0
 
     # The process.
 
@@ -403,14 +403,3 @@ class Worker:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(seconds, call) if seconds is not None and call is not None else None
-
-
-def _resident(pid: int, field: str) -> int:
-    try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            for line in file:
-                if line.startswith(field.encode()):
-                    return int(line.split()[1]) << 10
-    except (OSError, ValueError, IndexError):
-        pass
-    return 0
