@@ -145,16 +145,14 @@ def interpreter_of(path: str) -> tuple[str, str]:
 
 
 def unreachable(spec: Spec) -> str:
-    """The first path that other users may not read, or "": a worker that changes its user would not start."""
+    """The first path that other users may not read or pass through, or ""."""
     interpreter, prefix = interpreter_of(spec.interpreter)
     for path in (interpreter, prefix or "/usr", WORKER, *(source for source, _ in spec.binds)):
         parts = os.path.realpath(path).split("/")
         for depth in range(1, len(parts) + 1):
             place = "/".join(parts[:depth]) or "/"
-            try:
-                if os.stat(place).st_mode & 0o005 != 0o005 and (depth == len(parts) or not os.stat(place).st_mode & 1):
-                    return place
-            except OSError:
+            needed = 0o001 if depth < len(parts) else 0o005  # to pass through, to read
+            if not os.path.exists(place) or os.stat(place).st_mode & needed != needed:
                 return place
     return ""
 

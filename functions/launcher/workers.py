@@ -6,7 +6,6 @@ Layers are found out once, by starting a trivial worker in them. What a worker g
 
 import os
 import select
-import shutil
 import socket
 
 from functions.launcher import cgroups, process, sandbox
@@ -56,11 +55,12 @@ class Workers:
         no_user = self._no_user(daemon)
         wrap = mode != "off" and not why_not["bubblewrap"]
         try:
-            if not wrap and mode != "off" and os.geteuid() == 0 and (place := sandbox.unreachable(spec)):
-                no_user = f"{place} is not readable by other users"
             if refusal := sandbox.refusal(mode, why_not["bubblewrap"], why_not["landlock"], no_user):
                 raise Refused(refusal, for_want_of_layers=True)
-            own_user = os.geteuid() == 0 and mode != "off" and (wrap or not no_user)
+            own_user = os.geteuid() == 0 and mode != "off"
+            if own_user and not wrap and (place := sandbox.unreachable(spec)):
+                text = f"without bubblewrap a worker of root becomes another user, and that may not read {place}"
+                raise Refused(text, for_want_of_layers=True)
             started = self._start(spec, wrap, own_user, mode != "off" and not why_not["landlock"], ends)
         except sandbox.Unusable as error:
             raise Refused(str(error)) from None
@@ -73,8 +73,7 @@ class Workers:
         """Clear up after a worker that has ended: its exit code and its peak memory."""
         code, peak = worker.reap()
         self._users.discard(worker.user or 0)
-        if worker.temporary:
-            shutil.rmtree(worker.temporary, ignore_errors=True)
+        _remove(worker.temporary)
         if worker.cgroup:
             self._left.append(worker.cgroup)
         self._left = [path for path in self._left if not cgroups.remove(path)]
@@ -82,8 +81,7 @@ class Workers:
 
     def close(self) -> None:
         """Remove what is left of the last worker."""
-        if self._scratch:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+        _remove(self._scratch)
 
     def _start(self, spec: Spec, wrap: bool, own_user: bool, landlock: bool, ends: list[int]) -> Process:
         self._number += 1
@@ -101,8 +99,7 @@ class Workers:
                 plan = sandbox.bare(spec, temporary, user, landlock, bound)
             worker = process.start(plan, ends, cgroup)
         except BaseException:
-            if temporary:
-                shutil.rmtree(temporary, ignore_errors=True)
+            _remove(temporary)
             if cgroup:
                 cgroups.remove(cgroup)
             raise
@@ -172,6 +169,13 @@ class Workers:
             self.ended(worker)
         layers = dict(line.split("=", 1) for line in said if "=" in line)
         return layers, "" if layers else explained(failed)
+
+
+def _remove(directory: str) -> None:
+    if directory:
+        import shutil  # a megabyte that only machines without bubblewrap need
+
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def explained(failed: str) -> str:
