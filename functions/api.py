@@ -33,14 +33,20 @@ INVOCATIONS = "/2015-03-31/functions/{name}/invocations"
 class Invoker(Protocol):
     """What is asked of `functions.service.Functions`."""
 
-    async def accept(self, name: FunctionName, payload: bytes, client_context: bytes = b"") -> str:
+    async def accept(self, name: FunctionName, payload: bytes, client_context: bytes = b"", *, depth: int = 0) -> str:
         """Take an event for later; the request id, when the event is on disk."""
         ...
 
     async def invoke(
-        self, name: FunctionName, payload: bytes, client_context: bytes = b"", *, wants_tail: bool = False
+        self,
+        name: FunctionName,
+        payload: bytes,
+        client_context: bytes = b"",
+        *,
+        wants_tail: bool = False,
+        depth: int = 0,
     ) -> Result:
-        """Have an event handled now."""
+        """Have an event handled now. `depth` counts the functions whose calls led to it."""
         ...
 
 

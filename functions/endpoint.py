@@ -23,7 +23,9 @@ from core.http.secretsmanager import SecretsManager
 from core.http.server import HttpServer
 from core.secret_files import SecretFiles
 from functions.api import Catalogue, Invoker, LambdaApi
+from functions.invocations import Result
 from functions.manifest import Manifest
+from functions.names import FunctionName
 
 # A worker handles one event at a time; its SDKs keep ten connections each, and bodies are invocations at most.
 LIMITS = HttpLimits(connections=32, bodies_bytes=16 << 20)
@@ -57,11 +59,13 @@ class Services:
 class Endpoint:
     """The HTTP server of one worker, on a listening socket that the worker made."""
 
-    def __init__(self, manifest: Manifest, keys: KeyPair, services: Services) -> None:
+    def __init__(
+        self, manifest: Manifest, keys: KeyPair, services: Services, depth: Callable[[], int] = lambda: 0
+    ) -> None:
         self._entrance = Entrance({keys.key_id: AccessKey(manifest.name, keys.secret)}, kind=Kind.FUNCTION)
         self._now_ms = services.now_ms
         self._routes = Routes()
-        LambdaApi(services.invoker, services.catalogue).add_to(self._routes)
+        LambdaApi(_Deeper(services.invoker, depth), services.catalogue).add_to(self._routes)
         IotData(services.publish, services.shadows, services.now_ms).add_to(self._routes)
         SecretsManager(services.secrets, lambda name: may_read(manifest, name)).add_to(self._routes)
         self._server = HttpServer(self._answer, LIMITS)
@@ -76,6 +80,31 @@ class Endpoint:
 
     async def _answer(self, request: Request) -> Response:
         return await self._routes.answer(self._entrance.admit(request, self._now_ms()), request)
+
+
+class _Deeper:
+    """Invokes in the name of the event that a worker has in hand, whose `depth()` is one less."""
+
+    def __init__(self, invoker: Invoker, depth: Callable[[], int]) -> None:
+        self._invoker = invoker
+        self._depth = depth
+
+    async def accept(self, name: FunctionName, payload: bytes, client_context: bytes = b"", *, depth: int = 0) -> str:
+        """Take an event for later."""
+        return await self._invoker.accept(name, payload, client_context, depth=self._depth() + 1)
+
+    async def invoke(
+        self,
+        name: FunctionName,
+        payload: bytes,
+        client_context: bytes = b"",
+        *,
+        wants_tail: bool = False,
+        depth: int = 0,
+    ) -> Result:
+        """Have an event handled now."""
+        deeper = self._depth() + 1
+        return await self._invoker.invoke(name, payload, client_context, wants_tail=wants_tail, depth=deeper)
 
 
 def may_read(manifest: Manifest, secret: str) -> bool:

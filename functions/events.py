@@ -31,13 +31,12 @@ class MalformedEvents(TidegateError):
 
 @dataclass(slots=True, eq=False)
 class Event(Invocation):
-    """An asynchronous invocation. `depth` counts the functions whose results or calls led to it.
+    """An asynchronous invocation.
 
     `born` and `due` are of the queue's timeline (core.timeline) in milliseconds: when it was taken in, and when it is
     to be tried again, 0 for at once. `lane` belongs to `asynchronous`; `block` and `index` say where it is on disk.
     """
 
-    depth: int = 0
     born: int = 0
     due: int = 0
     lane: Any = None

@@ -15,6 +15,7 @@ class Invocation:
 
     `id` is the AWS request id, a UUID, the same in every attempt. Times are milliseconds since the Unix epoch.
     `attempts` counts those that ended; only an asynchronous invocation has more than one.
+    `depth` counts the functions whose results or calls led to it.
     """
 
     id: str
@@ -24,6 +25,7 @@ class Invocation:
     enqueued_ms: int = 0
     attempts: int = 0
     trace_id: str = ""
+    depth: int = 0
 
 
 class Ending(Enum):

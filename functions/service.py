@@ -25,7 +25,7 @@ from functions.asynchronous import Asynchronous
 from functions.config import LOGS, FunctionsSection
 from functions.destinations import Notify
 from functions.endpoint import Endpoint, KeyPair, Services
-from functions.errors import FunctionsError, TooLarge
+from functions.errors import FunctionsError, RecursiveInvocation, TooLarge
 from functions.invocations import EVENT_BYTES_MAX, Invocation, Result
 from functions.launcher.client import Launcher
 from functions.logs import Logs
@@ -34,6 +34,7 @@ from functions.names import FunctionName
 from functions.packages.library import Library, Package
 from functions.polling import Polling, sources
 from functions.queue import InvocationQueue
+from functions.retries import DEPTH_MAX
 from functions.scheduler import Scheduler
 from functions.subscriptions import target
 from functions.workers.budget import Budget
@@ -144,20 +145,29 @@ class Functions:
         """
         return self.asynchronous.call(name, payload, client_context)
 
-    async def accept(self, name: FunctionName, payload: bytes, client_context: bytes = b"") -> str:
+    async def accept(self, name: FunctionName, payload: bytes, client_context: bytes = b"", *, depth: int = 0) -> str:
         """Take an event for later; its request id, when it is on disk. Raises FunctionsError, StorageError."""
-        request_id = self.asynchronous.call(name, payload, client_context)
+        request_id = self.asynchronous.call(name, payload, client_context, depth=depth)
         await self.queue.kept()
         return request_id
 
     async def invoke(
-        self, name: FunctionName, payload: bytes, client_context: bytes = b"", *, wants_tail: bool = False
+        self,
+        name: FunctionName,
+        payload: bytes,
+        client_context: bytes = b"",
+        *,
+        wants_tail: bool = False,
+        depth: int = 0,
     ) -> Result:
         """Have an event handled now, and wait for its end. Raises FunctionsError."""
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self.request(
-            name, payload, client_context, lambda r: None if done.done() else done.set_result(r), wants_tail=wants_tail
-        )
+
+        def ended(result: Result) -> None:
+            if not done.done():
+                done.set_result(result)
+
+        self.request(name, payload, client_context, ended, wants_tail=wants_tail, depth=depth)
         return await done
 
     def request(
@@ -168,11 +178,17 @@ class Functions:
         done: Callable[[Result], None],
         *,
         wants_tail: bool = False,
+        depth: int = 0,
     ) -> None:
-        """Have an event handled now; `done` is called on the loop. Raises FunctionsError."""
+        """Have an event handled now; `done` is called on the loop. `depth` is as in `Asynchronous.call`.
+
+        Raises FunctionsError.
+        """
+        if depth > DEPTH_MAX:
+            raise RecursiveInvocation(f"{name}: functions have called each other {DEPTH_MAX} times")
         if len(payload) > EVENT_BYTES_MAX:
             raise TooLarge(f"an event of {len(payload):,} bytes; {EVENT_BYTES_MAX:,} are taken")
-        invocation = Invocation(self._uuid(), name, payload, client_context)
+        invocation = Invocation(self._uuid(), name, payload, client_context, depth=depth)
 
         def ended(result: Result) -> None:
             result.request_id = invocation.id
@@ -284,9 +300,11 @@ class Functions:
             secrets[variable] = value["SecretString"]
         return {**secrets, **KeyPair().environment}
 
-    async def _serve_endpoint(self, listening: socket, package: Package, environment: Mapping[str, str]) -> Closer:
+    async def _serve_endpoint(
+        self, listening: socket, package: Package, environment: Mapping[str, str], depth: Callable[[], int]
+    ) -> Closer:
         keys = KeyPair(environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"])
-        endpoint = Endpoint(package.manifest, keys, self._services)
+        endpoint = Endpoint(package.manifest, keys, self._services, depth)
         await endpoint.open(listening)
         return endpoint.close
 

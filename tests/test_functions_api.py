@@ -38,17 +38,26 @@ class Runner:
     def __init__(self, library: Library) -> None:
         self.library = library
         self.asked: list[tuple[str, str, bytes, bytes, bool]] = []
+        self.depths: list[int] = []
         log = b"x" * 5_000 + b"END of the log"
         self.result = Result(Ending.SUCCESS, b'{"alarm": true}', "2", log, request_id=REQUEST_ID)
         self.fault: Exception | None = None
 
-    async def accept(self, name: FunctionName, payload: bytes, client_context: bytes = b"") -> str:
+    async def accept(self, name: FunctionName, payload: bytes, client_context: bytes = b"", *, depth: int = 0) -> str:
+        self.depths.append(depth)
         self._note("accept", name, payload, client_context, wants_tail=False)
         return REQUEST_ID
 
     async def invoke(
-        self, name: FunctionName, payload: bytes, client_context: bytes = b"", *, wants_tail: bool = False
+        self,
+        name: FunctionName,
+        payload: bytes,
+        client_context: bytes = b"",
+        *,
+        wants_tail: bool = False,
+        depth: int = 0,
     ) -> Result:
+        self.depths.append(depth)
         self._note("invoke", name, payload, client_context, wants_tail=wants_tail)
         return self.result
 

@@ -51,7 +51,7 @@ class House:
         manifest = Manifest(
             name="press-alarm", version=1, runtime="python3.11", handler="a.b", environment_secrets=variables
         )
-        endpoint = Endpoint(manifest, keys, self.services)
+        endpoint = Endpoint(manifest, keys, self.services, lambda: 5)
         listening = socket.create_server(("127.0.0.1", 0))
         listening.setblocking(False)
         address = HostPort(*listening.getsockname())
@@ -95,6 +95,7 @@ async def test_a_function_invokes_another(house: House) -> None:
         assert json.loads(await asyncio.to_thread(answer["Payload"].read)) == {"alarm": True}
         await call(address, "lambda", "invoke", FunctionName="siren", InvocationType="Event")
     assert [how for how, *_ in house.runner.asked] == ["invoke", "accept"]
+    assert house.runner.depths == [6, 6], "one more than the event in hand, so that a loop of functions ends"
 
 
 async def test_a_function_reads_its_own_secrets_and_no_others(house: House) -> None:

@@ -62,12 +62,13 @@ class PoolSurroundings:
     """What the pools of a daemon share.
 
     `environment(package)` gives the variables of a new worker beyond those that its runtime has: region, credentials
-    for the endpoint, secrets; it may raise FunctionsError. `serve_endpoint(listening socket, package, environment)`
-    serves the AWS endpoint to one worker until what it returned is called. `idle` is seconds.
+    for the endpoint, secrets; it may raise FunctionsError. `serve_endpoint(listening socket, package, environment,
+    depth)` serves the AWS endpoint to one worker until what it returned is called; `depth()` is that of the event in
+    hand. `idle` is seconds.
     """
 
     environment: Callable[[Package], Mapping[str, str]]
-    serve_endpoint: Callable[[socket, Package, Mapping[str, str]], Awaitable[Closer]]
+    serve_endpoint: Callable[[socket, Package, Mapping[str, str], Callable[[], int]], Awaitable[Closer]]
     budget: Budget
     logs: Logs
     idle: float = 300.0
@@ -368,8 +369,8 @@ class Pool:
         self._workers.append(worker)
         self._group.create_task(worker.live(), name=spec.name)
 
-    async def _serve_endpoint(self, sock: socket, environment: Mapping[str, str]) -> Closer:
-        return await self._surroundings.serve_endpoint(sock, self.package, environment)
+    async def _serve_endpoint(self, sock: socket, environment: Mapping[str, str], depth: Callable[[], int]) -> Closer:
+        return await self._surroundings.serve_endpoint(sock, self.package, environment, depth)
 
     def _stop(self, worker: Worker) -> None:
         if worker in self._idle:

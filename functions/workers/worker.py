@@ -97,7 +97,7 @@ class Equipment:
 
     launcher: Launcher
     channel: Callable[[Launched, Listener, asyncio.TaskGroup], Channel]
-    endpoint: Callable[[socket, Mapping[str, str]], Awaitable[Callable[[], Awaitable[None]]]]
+    endpoint: Callable[[socket, Mapping[str, str], Callable[[], int]], Awaitable[Callable[[], Awaitable[None]]]]
     log: FunctionLog
     version: str
     memory_mb: int
@@ -143,6 +143,10 @@ class Worker:
     def is_staying(self) -> bool:
         """Whether it has work, or may have some."""
         return self.state in {State.STARTING, State.READY} and not self.retiring
+
+    def depth(self) -> int:
+        """That of the event in hand."""
+        return self._in_flight[0].invocation.depth if self._in_flight else 0
 
     def room(self, window: int, now: float, patience: float) -> int:
         """How many more it may be given, of `window` in all; none while it holds one for longer than `patience`."""
@@ -212,7 +216,7 @@ class Worker:
                 self._pipes.append(Pipe(fd, partial(self._transcript.said, stream), self._loop))
             if self.state is State.STARTING:
                 self._rearm(INIT_SECONDS, self._init_is_late)
-                close_endpoint = await self._equipment.endpoint(launched.endpoint, self.spec.environment)
+                close_endpoint = await self._equipment.endpoint(launched.endpoint, self.spec.environment, self.depth)
                 self._channel = self._equipment.channel(launched, self, group)
             else:  # stopped before it was born
                 launched.kill()
