@@ -222,6 +222,8 @@ class InvocationQueue:
         new = [event for event in self._put if not event.finished]
         self._put = []
         if not (new or moved or self._writes or self._settled):
+            barrier, self._barrier = self._barrier, Barrier()
+            barrier.settle(kept=True)  # whatever it was for has ended before it could be written
             return None
         flush = self._flush(new, moved)
         self._flying = flush.barrier
