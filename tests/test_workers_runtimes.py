@@ -46,7 +46,8 @@ def test_a_worker_knows_everything_that_lambda_tells(tmp_path: Path) -> None:
     assert variables == {
         "LANG": "C.UTF-8", "TZ": ":UTC", "PATH": "/usr/local/bin:/usr/bin:/bin:/opt/bin",
         "LD_LIBRARY_PATH": "/var/task:/var/task/lib:/opt/lib", "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
-        "PYTHONPATH": "/var/task:/var/lang/site-packages:/opt/python/lib/python3.12/site-packages:/opt/python",
+        "PYTHONPATH": "/var/task:/var/lang/site-packages:/opt/python/lib/python3.12/site-packages:/opt/python"
+        ":/var/runtime/greengrass",
         "TABLE": "t", "AWS_ACCESS_KEY_ID": "k", "AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-1",
         "LAMBDA_TASK_ROOT": "/var/task", "LAMBDA_RUNTIME_DIR": "/var/runtime", "_HANDLER": "app.handler",
         "AWS_LAMBDA_FUNCTION_NAME": "press", "AWS_LAMBDA_FUNCTION_VERSION": "7",

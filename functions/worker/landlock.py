@@ -28,9 +28,7 @@ def restrict(readable: list[str], writable: list[str], ports: "list[int] | None"
     Paths that do not exist are left out. PR_SET_NO_NEW_PRIVS must be set. Returns why it does not hold, else "".
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall.restype = ctypes.c_long
-    abi = libc.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), RULESET_VERSION)
-    if abi < 1:
+    if (abi := version()) < 1:
         return "the kernel has no Landlock, or boots without it (lsm=landlock,…)"
     handled = (1 << RIGHTS[min(abi, len(RIGHTS)) - 1]) - 1
     attributes = struct.pack("=Q", handled)
@@ -52,6 +50,11 @@ def restrict(readable: list[str], writable: list[str], ports: "list[int] | None"
     finally:
         os.close(ruleset)
     return ""
+
+
+def version() -> int:
+    """The ABI of the kernel's Landlock, less than 1 where there is none."""
+    return int(ctypes.CDLL(None).syscall(CREATE_RULESET, None, ctypes.c_size_t(0), RULESET_VERSION))
 
 
 def _allow(libc: ctypes.CDLL, ruleset: int, path: str, rights: int) -> None:

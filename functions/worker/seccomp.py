@@ -119,10 +119,7 @@ def install(stream_only: bool) -> str:
     `stream_only` refuses datagrams and routing information too: for a worker that is to have no network and has no
     network namespace of its own either.
     """
-    machine = os.uname().machine
-    if machine.startswith("arm") or (machine == "aarch64" and sys.maxsize < 1 << 32):
-        machine = "arm"
-    if machine not in ARCHITECTURES:
+    if (machine := own_machine()) not in ARCHITECTURES:
         return f"no table of system calls for {machine}"
     code = ctypes.create_string_buffer(program(machine, stream_only))
     length = (len(code) - 1) // 8
@@ -130,6 +127,12 @@ def install(stream_only: bool) -> str:
     if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, struct.pack("HP", length, ctypes.addressof(code)), 0, 0):
         return f"the kernel takes no filter: {os.strerror(ctypes.get_errno())}"
     return ""
+
+
+def own_machine() -> str:
+    """The machine that this process is built for: 32-bit ARM may well run on a 64-bit kernel."""
+    machine = os.uname().machine
+    return "arm" if machine.startswith("arm") or (machine == "aarch64" and sys.maxsize < 1 << 32) else machine
 
 
 def program(machine: str, stream_only: bool = False) -> bytes:

@@ -169,5 +169,6 @@ def _defaults(runtime: str) -> dict[str, str]:
 
 
 def _python_path(version: str) -> str:
-    """Where modules are: the package, what it requires, the layers (in the two ways that Lambda knows)."""
-    return ":".join((TASK_ROOT, SITE_PACKAGES, f"/opt/python/lib/python{version}/site-packages", "/opt/python"))
+    """Where modules are: the package, what it requires, the layers (in the two ways that Lambda knows), Greengrass."""
+    layers = (f"{LAYERS_ROOT}/python/lib/python{version}/site-packages", f"{LAYERS_ROOT}/python")
+    return ":".join((TASK_ROOT, SITE_PACKAGES, *layers, f"{RUNTIME_DIR}/greengrass"))
