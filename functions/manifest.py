@@ -33,6 +33,14 @@ class Schedule(Section):
     enabled: bool = True
 
 
+class QueueSettings(Section):
+    """What a template says of a queue: seconds of `visibility`, and the `dead_letter` queue after `max_receives`."""
+
+    visibility: Annotated[int, Field(ge=0, le=43_200)] = 30
+    max_receives: Annotated[int, Field(ge=0, le=1_000)] = 0
+    dead_letter: str = ""
+
+
 class QueueSource(Section):
     """A queue whose messages the function is given, as an event source mapping does; `window` is seconds."""
 
@@ -41,6 +49,7 @@ class QueueSource(Section):
     window: Annotated[float, Field(ge=0, le=300)] = 0.0
     report_failures: bool = False  # FunctionResponseTypes: [ReportBatchItemFailures]
     enabled: bool = True
+    settings: QueueSettings | None = None  # as they were; a queue that the template does not have keeps its own
 
 
 class Manifest(Section):

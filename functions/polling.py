@@ -13,7 +13,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import orjson
@@ -69,6 +69,20 @@ class Source:
         """How many messages an event has at most."""
         size = self.source.batch_size
         return size if self.source.window >= 1 else min(size, BATCH_WITHOUT_WINDOW_MAX)
+
+
+def configure(connection: sqlite3.Connection, wanted: Iterable[Source]) -> None:
+    """Give queues the settings that their templates have. Raises QueueError."""
+    for source in wanted:
+        if (written := source.source.settings) is not None:
+            dead_letter = queues.queue_name(written.dead_letter) if written.dead_letter else ""
+            settings = replace(
+                queues.settings(connection, source.queue),
+                visibility=written.visibility * 1_000,
+                max_receives=written.max_receives,
+                dead_letter=dead_letter,
+            )
+            queues.configure(connection, source.queue, settings)
 
 
 def sources(function: FunctionName, manifest: Manifest) -> Iterable[Source]:
@@ -151,6 +165,8 @@ class Polling:
                 log.error("an event source cannot be used", function=str(source.function), error=error)
             else:
                 self._sources.append(source)
+        current = list(self._sources)
+        self._commits.store.submit(lambda connection: configure(connection, current), _configured)
         self._replaced.set()
         for waiting in self._sent.values():
             waiting.set()
@@ -278,3 +294,8 @@ class Polling:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await sent.wait()
+
+
+def _configured(_: object, error: Exception | None) -> None:
+    if error is not None:
+        log.error("queues keep the settings that they had", error=error)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from functions.manifest import QueueSource, Schedule
+from functions.manifest import QueueSettings, QueueSource, Schedule
 from rules.actions import EDGE_ACTIONS
 from rules.files import parse
 from rules.files.arns import Account
@@ -378,3 +378,19 @@ def test_more_workers_than_there_can_be_are_warned_of(place: Path) -> None:
     words = "Properties.ReservedConcurrentExecutions: 64 workers at most; 100 become 64"
     assert one(place, {"ReservedConcurrentExecutions": 100}, warnings=[words]).manifest().concurrency == 64
     assert one(place, {"ReservedConcurrentExecutions": 0}).manifest().concurrency == 0
+
+
+def test_a_queue_of_the_template_has_its_visibility_and_its_dead_letter_queue(place: Path) -> None:
+    redrive = {"deadLetterTargetArn": {"Fn::GetAtt": ["Dead", "Arn"]}, "maxReceiveCount": "5"}
+    resources = {
+        "Dead": {"Type": "AWS::SQS::Queue"},
+        "Jobs": {"Type": "AWS::SQS::Queue", "Properties": {
+            "QueueName": "jobs", "VisibilityTimeout": 90, "KmsMasterKeyId": "k", "RedrivePolicy": redrive}},
+    }  # fmt: skip
+    events = {
+        "Ours": {"Type": "SQS", "Properties": {"Queue": {"Fn::GetAtt": ["Jobs", "Arn"]}}},
+        "Another": {"Type": "SQS", "Properties": {"Queue": ARN.format("sqs", "elsewhere")}},
+    }
+    ours, another = one(place, {"Events": events}, resources=resources).manifest().queues
+    assert ours.settings == QueueSettings(visibility=90, max_receives=5, dead_letter=ARN.format("sqs", "Dead"))
+    assert another.settings is None

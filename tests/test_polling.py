@@ -14,7 +14,7 @@ from core import queues
 from core.queues import Message, Settings
 from functions.errors import FunctionNotFound
 from functions.invocations import EVENT_BYTES_MAX, Ending, Invocation, Result
-from functions.manifest import QueueSource
+from functions.manifest import QueueSettings, QueueSource
 from functions.polling import Polling, Source, event, failures, sources
 from tests.invoking import NOON_MS, Box, F, box, manifest
 
@@ -338,3 +338,10 @@ async def test_a_source_that_cannot_be_used_harms_no_other(here: Line) -> None:
 def test_disabled_sources_are_not_polled() -> None:
     on, off = QueueSource(queue="a"), QueueSource(queue="b", enabled=False)
     assert [source.source for source in sources(F, manifest(queues=(on, off)))] == [on]
+
+
+async def test_a_queue_gets_the_settings_that_its_template_has(here: Line) -> None:
+    await here.configure(messages_max=7)
+    here.poll(settings=QueueSettings(visibility=90, max_receives=5, dead_letter="arn:aws:sqs:us-east-1:0:dead"))
+    found = await here.box.store.run(lambda connection: queues.settings(connection, "orders"))
+    assert found == Settings(visibility=90_000, max_receives=5, dead_letter="dead", messages_max=7)

@@ -11,7 +11,7 @@ from yaml.nodes import MappingNode, Node
 
 from functions import schedules
 from functions.errors import InvalidParameter
-from functions.manifest import QueueSource
+from functions.manifest import QueueSettings, QueueSource
 from functions.manifest import Schedule as Timed
 from functions.schedules import ScheduleError
 from rules.actions.fields import did_you_mean
@@ -27,6 +27,9 @@ _ABROAD = {
     "HttpApi": "call the function over HTTP with Lambda's Invoke API (docs/http.md)",
     "SNS": "write an IoTRule or SQS event",
 }
+
+_QUEUE = "AWS::SQS::Queue"
+_SETTINGS = ("RedrivePolicy", "VisibilityTimeout")
 
 
 class Events:
@@ -124,8 +127,30 @@ class Events:
             QueueSource(
                 queue=queue, batch_size=found.batch_size, window=float(found.maximum_batching_window_in_seconds),
                 report_failures=bool(found.function_response_types), enabled=found.enabled,
+                settings=self._settings(queue),
             )
         )  # fmt: skip
+
+    def _settings(self, queue: str) -> QueueSettings | None:
+        """What the template says of a queue; None when it has no such."""
+        reader = self._complaints.reader
+        for logical_id, resource in reader.resources.items():
+            if kind(resource) != _QUEUE or self._account.fill(arns.QUEUE, reader.name(logical_id)) != queue:
+                continue
+            written = member(resource, "Properties")
+            kept = [] if not isinstance(written, MappingNode) else [x for x in written.value if x[0].value in _SETTINGS]
+            node = MappingNode(resource.tag, kept, resource.start_mark, resource.end_mark)
+            found = self._complaints.validated(properties.Queue, node, logical_id)
+            if found is None:
+                return None
+            redrive = found.redrive_policy
+            if redrive is None:
+                return QueueSettings(visibility=found.visibility_timeout)
+            return QueueSettings(
+                visibility=found.visibility_timeout, max_receives=redrive.max_receive_count,
+                dead_letter=redrive.dead_letter_target_arn,
+            )  # fmt: skip
+        return None
 
 
 def without(node: Node, keys: set[str] | frozenset[str]) -> Node:

@@ -67,6 +67,20 @@ class EphemeralStorage(Properties):
     size: Annotated[int, Field(ge=512, le=10_240)] = 512
 
 
+class RedrivePolicy(Properties):
+    """Where messages go that were received too often; its keys begin with small letters (AWS::SQS::Queue)."""
+
+    dead_letter_target_arn: Annotated[str, Field(alias="deadLetterTargetArn")]
+    max_receive_count: Annotated[int, Field(alias="maxReceiveCount", ge=1, le=1_000)]
+
+
+class Queue(Properties):
+    """What is read of an `AWS::SQS::Queue` that a function is given."""
+
+    visibility_timeout: Annotated[int, Field(ge=0, le=43_200)] = 30
+    redrive_policy: RedrivePolicy | None = None
+
+
 class DeadLetterQueue(Properties):
     """Where an event goes, unchanged, that no attempt could handle."""
 
