@@ -14,6 +14,7 @@ after its time-out is in its old place again.
 import hashlib
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import uuid4
 from zlib import crc32
@@ -21,6 +22,7 @@ from zlib import crc32
 import orjson
 
 from core.errors import TidegateError
+from core.store import readable
 
 MESSAGE_BYTES_MAX = 1 << 20  # body and attributes (SQS quotas)
 ATTRIBUTES_MAX = 10  # of a message (SQS quotas)
@@ -259,16 +261,14 @@ def purge(connection: sqlite3.Connection, queue: str) -> int:
 def salvage(source: sqlite3.Connection, target: sqlite3.Connection) -> int:
     """Copy what can be read out of a damaged database; returns how many messages that are."""
     copied = 0
-    try:
+    with suppress(sqlite3.Error):
         for row in source.execute("SELECT * FROM local_queues"):
             target.execute("INSERT INTO local_queues VALUES (?,?,?,?,?,?,0,0)", row[:6])
-        for row in source.execute("SELECT * FROM local_messages ORDER BY number"):
-            _ensure(target, row[1])
-            target.execute("INSERT INTO local_messages VALUES (?,?,?,?,?,?,?,?,?,?,?)", row)
-            _account(target, row[1], 1, row[7])
-            copied += 1
-    except sqlite3.Error:
-        return copied
+    for row in readable(source, "local_messages"):
+        _ensure(target, row[1])
+        target.execute("INSERT INTO local_messages VALUES (?,?,?,?,?,?,?,?,?,?,?)", row)
+        _account(target, row[1], 1, row[7])
+        copied += 1
     return copied
 
 

@@ -18,15 +18,19 @@ import queue
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from core.errors import DamagedStore, StorageError
+from core.telemetry import get_logger
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], Any]
 Done = Callable[[Any, Exception | None], None]
+
+log = get_logger("core.store")
 
 GROUP_MAX = 256
 CACHE_KIB = 4_096  # pages kept in memory; writes are sequential, so more buys nothing on a small box
@@ -80,6 +84,23 @@ def ensure_room(connection: sqlite3.Connection, path: Path) -> None:
     free = shutil.disk_usage(path).free
     if free < DISK_RESERVE_BYTES and free + reusable(connection) < DISK_RESERVE_BYTES:
         raise StorageError(f"{path}: less than {DISK_RESERVE_BYTES >> 20} MiB are free on the disk")
+
+
+def readable(connection: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
+    """What can be read of a table of a damaged database: the rows before a damaged page, and those behind it.
+
+    The first column is the row's id. That rows are missing is logged.
+    """
+    front = 0
+    try:
+        for row in connection.execute(f"SELECT * FROM {table} ORDER BY rowid"):
+            front = row[0]
+            yield row
+        return
+    except sqlite3.Error as error:
+        log.error("a table is damaged; rows of it are lost", table=table, after=front, error=error)
+    with suppress(sqlite3.Error):
+        yield from connection.execute(f"SELECT * FROM {table} WHERE rowid > ? ORDER BY rowid DESC", (front,))
 
 
 class Store:

@@ -229,12 +229,10 @@ class Asynchronous:
 
     # -- giving to workers --------------------------------------------------------------------------------------------
 
-    def _start(self, event: Event, *, first: bool = False) -> None:
+    def _start(self, event: Event) -> None:
         lane: Lane = event.lane
-        if lane.has_room and not lane.paused and not self._closed and (first or not lane.waiting):
+        if lane.has_room and not lane.paused and not self._closed and not lane.waiting:
             self._give(lane, event)
-        elif first:
-            lane.waiting.appendleft(event)
         else:
             lane.waiting.append(event)
 
@@ -250,10 +248,19 @@ class Asynchronous:
             self._done(event, Result(Ending.THROTTLED))
 
     def _feed(self, lane: Lane) -> None:
-        """Give a lane's oldest events to workers; those that are too old go where failures go."""
+        """Give a lane's oldest events to workers; those that are too old go where failures go.
+
+        After IN_FLIGHT_MAX of them it goes on when they are on disk, so that a full queue that ends holds nobody up.
+        """
         manifest, now = self._find(lane), self.timeline.now
         lane.feeding = True
+        left = IN_FLIGHT_MAX
         while lane.waiting and lane.has_room and not lane.paused:
+            if left == 0:
+                lane.paused = True
+                self.queue.barrier.then(partial(self._resume_soon, lane))
+                break
+            left -= 1
             event = lane.waiting.popleft()
             if manifest is not None and is_too_old(now - event.born, manifest):
                 self._end(event, Outcome(Condition.AGE_EXCEEDED), manifest)
@@ -361,13 +368,21 @@ class Asynchronous:
 
     def _look(self) -> None:
         now, self._timer = self.timeline.now, None
+        retries: dict[Lane, list[Event]] = {}
         while self._due and self._due[0][0] <= now:
             what = heappop(self._due)[2]
             if isinstance(what, Lane):
                 self._resume(what)
             else:
-                self._start(what, first=True)
+                retries.setdefault(what.lane, []).append(what)
+        for lane, due in retries.items():
+            lane.waiting.extendleft(reversed(due))
+            if not lane.paused and not self._closed:
+                self._feed(lane)
         self._arm()
+
+    def _resume_soon(self, lane: Lane, _kept: bool) -> None:
+        self._loop.call_soon(self._resume, lane)
 
     def _resume(self, lane: Lane) -> None:
         returned, lane.returned = sorted(lane.returned, key=lambda event: event.born), []

@@ -10,6 +10,7 @@ import sqlite3
 from dataclasses import dataclass
 from zlib import crc32
 
+from core.store import readable
 from functions.invocations import Invocation
 from functions.names import FunctionName
 
@@ -121,10 +122,7 @@ def drop(connection: sqlite3.Connection, identity: int) -> bool:
 def salvage(source: sqlite3.Connection, target: sqlite3.Connection) -> int:
     """Copy what can be read out of a damaged database; returns how many letters that are."""
     copied = 0
-    try:
-        for row in source.execute("SELECT * FROM function_dead_letters ORDER BY id"):
-            target.execute(f"INSERT INTO function_dead_letters VALUES ({','.join('?' * len(row))})", row)
-            copied += 1
-    except sqlite3.Error:
-        return copied
+    for row in readable(source, "function_dead_letters"):
+        target.execute(f"INSERT INTO function_dead_letters VALUES ({','.join('?' * len(row))})", row)
+        copied += 1
     return copied

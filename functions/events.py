@@ -21,7 +21,7 @@ from functions.names import FunctionName
 BLOCK_BYTES_MAX = 1 << 20  # of events in a block, so that one slow function does not keep more than that from going
 BLOCK_EVENTS_MAX = 2_048
 SPARSE_BYTES = 16 << 10  # a block of this size of which a quarter is left is written anew, so that the rest can go
-EVENT_BYTES = 256  # what an event costs beside its own bytes, for bounds
+EVENT_BYTES = 480  # what an event costs in memory beside its own bytes, for bounds (CPython, with its block and lane)
 VERSION = 1
 
 
@@ -68,6 +68,12 @@ class Block:
     def is_sparse(self) -> bool:
         """Whether most of what it holds on disk is not needed any more."""
         return self.size >= SPARSE_BYTES and 0 < self.live * 4 <= self.whole
+
+    def rest(self) -> "Block":
+        """The same row anew, with what is left."""
+        rest = Block([event for event in self.events if event is not None])
+        rest.id = self.id
+        return rest
 
     def place(self) -> list[Event]:
         """Tell its events where they are; returns them."""

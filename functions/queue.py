@@ -20,14 +20,13 @@ Will not decide what is tried when, nor what becomes of a failure (`asynchronous
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from core import timeline
 from core.commits import Barrier, Commits, Work
 from core.errors import StorageError
-from core.store import ensure_room
+from core.store import ensure_room, readable
 from core.telemetry import Counters, get_logger
 from core.timeline import Mark, Timeline
 from functions import events
@@ -238,16 +237,16 @@ class InvocationQueue:
         for event in new:
             event.gathering = False
         touched = _end_in_blocks([event for event in settled if event.block is not None])
-        kept = [event for block in moved for event in block.events if event is not None]
+        rests = [block.rest() for block in moved]
         for block in moved:
             touched.pop(block, None)
         progress = Progress(
             [(block.id, block.state()) for block in touched if block.live],
-            [block.id for block in touched if not block.live] + [block.id for block in moved],
+            [block.id for block in touched if not block.live],
             self.timeline.mark(),
         )
-        together = kept + new
-        return Flush(together, events.cut(together), writes, settled, moved, progress, barrier)
+        together = [event for rest in rests for event in rest.events if event is not None] + new
+        return Flush(together, rests + events.cut(new), writes, settled, moved, progress, barrier)
 
     def _submit_progress(self) -> None:
         dirty, self._dirty = [block for block in self._dirty if not block.gone], {}
@@ -318,6 +317,10 @@ def _end_in_blocks(ended: Iterable[Event]) -> dict[Block, None]:
 def _insert(connection: sqlite3.Connection, block: Block) -> None:
     found = [event for event in block.events if event is not None]
     row = (len(found), events.sealed(events.encode(found)))
+    if block.id:  # it was there, and stays in its place, because that is the order in which events came
+        connection.execute("UPDATE function_events SET count = ?, block = ? WHERE id = ?", (*row, block.id))
+        connection.execute("DELETE FROM function_progress WHERE block = ?", (block.id,))
+        return
     block.id = connection.execute("INSERT INTO function_events(count, block) VALUES (?,?)", row).lastrowid or 0
 
 
@@ -375,20 +378,8 @@ def salvage(source: sqlite3.Connection, target: sqlite3.Connection) -> int:
     """Copy every row that can be read out of a damaged database; returns how many events those hold."""
     count = 0
     for table, columns in (("function_events", 3), ("function_progress", 2), ("timeline", 3)):
-        for row in _readable(source, table):
+        for row in readable(source, table):
             marks = ",".join("?" * columns)
             target.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", row)
             count += row[1] if table == "function_events" else 0
     return count
-
-
-def _readable(source: sqlite3.Connection, table: str) -> Iterable[tuple[int, ...]]:
-    """The rows before a damaged page, and those behind it."""
-    front = 0
-    try:
-        for row in source.execute(f"SELECT * FROM {table} ORDER BY rowid"):
-            front = row[0]
-            yield row
-    except sqlite3.Error:
-        with suppress(sqlite3.Error):
-            yield from source.execute(f"SELECT * FROM {table} WHERE rowid > ? ORDER BY rowid DESC", (front,))

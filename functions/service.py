@@ -106,6 +106,7 @@ class Functions:
         self.asynchronous.destinations.sent = self.polling.sent
         self._services = Services(self, self.library, site.answer, site.shadows, self._secrets)
         self._deployed = Deployed()
+        self._reading = asyncio.Lock()
         self._pools: dict[FunctionName, Pool] = {}
         self._fresh: asyncio.Queue[Coroutine[Any, Any, None]] = asyncio.Queue()
 
@@ -216,12 +217,13 @@ class Functions:
         return self._deployed.current
 
     async def reload(self) -> None:
-        """Read the library again, and exchange what has changed."""
-        if await asyncio.to_thread(self.library.stamp) != self._deployed.stamp:
-            await self._read()
-            self._exchange()
-            self.asynchronous.wake()
-            await self.changed()
+        """Read the library again, and exchange what has changed; one after the other, so that no older look wins."""
+        async with self._reading:
+            if await asyncio.to_thread(self.library.stamp) != self._deployed.stamp:
+                await self._read()
+                self._exchange()
+                self.asynchronous.wake()
+                await self.changed()
 
     async def _read(self) -> None:
         stamp = await asyncio.to_thread(self.library.stamp)  # before the rest, which may be newer

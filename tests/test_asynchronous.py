@@ -1,6 +1,7 @@
 """An accepted event is run, tried again in time, and ends where its version says: nothing is lost on the way."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,9 @@ async def test_workers_that_answer_at_once_are_no_recursion(here: Box) -> None:
     here.functions._submit = at_once
     while here.given:
         here.answer()
-    assert len(taken) == 5_000 - IN_FLIGHT_MAX
+    async with asyncio.timeout(20):
+        while len(taken) < 5_000 - IN_FLIGHT_MAX:
+            await here.commit()
     assert here.functions.status()[0].in_flight == 0
 
 
@@ -130,6 +133,19 @@ async def test_a_failure_is_tried_twice_more_after_one_and_two_minutes(here: Box
     assert here.given == []
     assert await buried(here) == [("f", "RetriesExhausted", "")]
     assert here.queue.count == 0
+
+
+async def test_retries_that_are_due_together_come_in_their_order(here: Box) -> None:
+    payloads = [str(n).encode() for n in range(3 * IN_FLIGHT_MAX)]
+    for payload in payloads:
+        here.call(payload)
+    for _ in payloads:
+        here.fail()
+    here.look(61)
+    done: list[bytes] = []
+    while here.given:
+        done.append(here.answer().payload)
+    assert done == payloads
 
 
 async def test_a_retry_comes_by_itself(here: Box, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,6 +250,22 @@ async def test_events_go_to_the_version_that_is_current_when_they_are_taken(here
     here.manifests["f"] = manifest(on_success=TOPIC_ARN)
     here.answer(payload=b"7")
     assert [(topic, told["responsePayload"]) for topic, told in here.published] == [("plant/failures", 7)]
+
+
+async def test_a_full_queue_that_ends_leaves_turns_to_others(here: Box) -> None:
+    for _ in range(4_000):
+        here.call()
+    while here.given:
+        here.given.pop()[1](Result(Ending.THROTTLED))
+    here.manifests["f"] = manifest(on_failure=TOPIC_ARN, max_age=60)
+    here.clock.go(61)
+    here.functions.wake()
+    turns = [len(here.published)]
+    async with asyncio.timeout(20):
+        while len(here.published) < 4_000:
+            await asyncio.sleep(0)
+            turns.append(len(here.published))
+    assert max(after - before for before, after in itertools.pairwise([0, *turns])) <= IN_FLIGHT_MAX
 
 
 async def test_events_of_a_function_that_was_removed_are_dead_letters(here: Box) -> None:

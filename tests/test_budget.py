@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from functions.workers.budget import Budget
+from functions.workers.budget import TURN_SECONDS, Budget
 
 
 @dataclass(eq=False)
@@ -175,3 +175,41 @@ def test_a_pool_that_ends_leaves_the_line() -> None:
     budget.leave(ending)
     holder.end()
     assert (budget.taken, ending.places) == (0, 0)
+
+
+def test_busy_pools_take_turns_when_there_are_more_of_them_than_places() -> None:
+    now = [0.0]
+    budget = Budget(2, lambda: now[0])
+    first, second, third = pools = [Pool(budget) for _ in range(3)]
+    for pool in pools:
+        pool.ask(1)
+    now[0] = TURN_SECONDS - 1
+    third.ask()
+    assert [pool.asked for pool in pools] == [[], [], []]
+    now[0] = TURN_SECONDS
+    third.ask()
+    third.ask()
+    assert [pool.asked for pool in pools] == [["let one go"], [], []]
+    first.ask(1)
+    first.end()
+    assert (first.places, third.places) == (0, 1)
+    now[0] = 2 * TURN_SECONDS
+    first.ask()
+    assert [len(pool.asked) for pool in pools] == [1, 1, 0]
+    second.end()
+    assert first.places == 1
+
+
+def test_a_pool_without_a_worker_does_not_wait_behind_one_that_wants_more() -> None:
+    now = [0.0]
+    budget = Budget(2, lambda: now[0])
+    busy, other, starved = Pool(budget), Pool(budget), Pool(budget)
+    busy.ask(2)
+    busy.end()
+    other.ask(1)
+    busy.ask(1)
+    starved.ask(1)
+    now[0] = TURN_SECONDS
+    starved.ask()
+    other.end()
+    assert (busy.places, starved.places) == (1, 1)

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +86,20 @@ def test_they_are_saved_from_a_damaged_file(db: sqlite3.Connection) -> None:
         assert dead_letters.letters(target) == dead_letters.letters(db)
     with closing(sqlite3.connect(":memory:")) as empty:
         assert dead_letters.salvage(empty, db) == 0
+
+
+def test_a_damaged_page_costs_the_letters_on_it_and_none_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with closing(sqlite3.connect(path)) as source:
+        source.executescript(dead_letters.SCHEMA)
+        for number in range(100):
+            add(source, b"%03d" % number + b"x" * 900)
+        source.commit()
+    place = path.read_bytes().index(b"050xxx")
+    with path.open("r+b") as file:
+        file.seek(place // 4_096 * 4_096)
+        file.write(b"\xff" * 4_096)
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(":memory:")) as target:
+        target.executescript(dead_letters.SCHEMA)
+        assert 90 <= dead_letters.salvage(source, target) < 100
+        assert dead_letters.get(target, 100) is not None

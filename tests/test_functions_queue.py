@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -160,6 +161,21 @@ async def test_a_large_row_does_not_stay_for_one_event_that_waits(here: Box) -> 
     assert await here.rows("function_events") == 0
 
 
+async def test_rows_that_are_written_anew_keep_their_place(here: Box) -> None:
+    payloads = [payload + b" " * (SPARSE_BYTES // 4) for payload in numbered(24)]
+    for block in (payloads[:8], payloads[8:16], payloads[16:]):
+        for payload in block:
+            here.call(payload)
+        await here.commit()
+    before = await size_on_disk(here)
+    for _ in range(7):
+        here.answer()
+    await here.commit()
+    assert await size_on_disk(here) < before * 3 / 4
+    await here.restart()
+    assert here.in_hand == payloads[7:]
+
+
 async def test_an_event_may_end_while_its_row_is_written_anew(here: Box) -> None:
     for payload in (b"x" * SPARSE_BYTES, *numbered(7)):
         here.call(payload)
@@ -242,6 +258,20 @@ async def test_all_functions_together_hold_no_more_bytes_than_configured(tmp_pat
 
 
 # -- a disk that refuses -----------------------------------------------------------------------------------------------
+
+
+async def test_small_events_cost_no_more_memory_than_they_are_counted(here: Box) -> None:
+    here.manifests["f"] = manifest(queue_events=100_000)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for payload in numbered(20_000):
+            here.call(payload)
+        await here.commit()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 1.1 * here.queue.bytes
 
 
 async def test_while_the_disk_refuses_events_are_run_and_whoever_waits_is_told(

@@ -160,6 +160,7 @@ async def test_a_handler_sees_what_was_sent_and_what_it_means() -> None:
         (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
         (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
         (b"GET ftp://x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n", 501),
         (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 4_000, 431),
         (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 1_000 + b"\r\n", 431),
@@ -184,6 +185,35 @@ async def test_what_is_no_request_or_too_large_is_told_why_and_hung_up_on(reques
         assert await peer.is_closed()
         assert handled == []
         assert server.held == 0
+
+
+@on_both_loops
+async def test_a_body_in_tiny_pieces_is_refused_before_it_has_cost_much() -> None:
+    async with serving(echo) as (_, address), wire(address) as peer:
+        peer.send(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 2_000)
+        assert (await peer.answer()).status == 400
+
+
+@on_both_loops
+async def test_others_have_their_turn_between_requests_that_were_sent_ahead() -> None:
+    answered, turns = [], []
+
+    async def count(request: Request) -> Response:
+        answered.append(len(turns))
+        return Response()
+
+    async def turn() -> None:
+        while True:
+            turns.append(1)
+            await asyncio.sleep(0)
+
+    async with serving(count) as (_, address), wire(address) as peer:
+        peer.send(GET * 500)
+        other = asyncio.create_task(turn())
+        for _ in range(500):
+            await peer.answer()
+        other.cancel()
+    assert answered == sorted(set(answered))  # at least one turn between any two
 
 
 async def test_a_client_that_is_still_sending_too_much_reads_why() -> None:
@@ -311,6 +341,8 @@ async def test_a_response_that_is_no_http_is_a_fault_in_the_log_and_ends_the_con
 @on_both_loops
 async def test_a_client_that_goes_away_has_its_handler_cancelled() -> None:
     handler = Waiting()
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
     async with serving(handler) as (server, address):
         async with wire(address) as peer:
             peer.send(GET)
@@ -323,6 +355,7 @@ async def test_a_client_that_goes_away_has_its_handler_cancelled() -> None:
             assert await peer.is_closed()
         await until(lambda: handler.cancelled == 2)
         await until(lambda: server.connections == 0)
+    assert faults == []
 
 
 @on_both_loops

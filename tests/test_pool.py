@@ -329,6 +329,16 @@ async def test_events_survive_a_launcher_that_dies(tmp_path: Path) -> None:
         assert endings[Ending.CRASH] <= 2
 
 
+async def test_a_launcher_that_dies_while_many_workers_start_costs_no_event(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        slow = "import time\ntime.sleep(0.5)\ndef handler(event, context):\n    time.sleep(0.2)\n"
+        pool = here.pool(slow, "slow", concurrency=4)
+        submitted = [here.submit(pool, {}) for _ in range(8)]
+        await until(lambda: pool.workers == 4 and all(worker.launched for worker in pool._workers))
+        here.kill_launcher()
+        assert {result.ending for result in await here.results(submitted)} == {Ending.SUCCESS}
+
+
 async def test_closing_lets_the_event_in_hand_end_and_gives_the_others_back(tmp_path: Path) -> None:
     async with site(tmp_path) as here:
         pool = here.pool(concurrency=1)

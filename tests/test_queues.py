@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -203,6 +204,24 @@ def test_what_can_be_read_of_a_damaged_file_is_saved(db: sqlite3.Connection) -> 
         assert queues.settings(target, "q") == Settings(visibility=7, max_receives=3, dead_letter="dead")
         assert queues.totals(target, 0) == queues.totals(db, 0)
         assert bodies(take(target)) == [b"1"]
+
+
+def test_a_damaged_page_costs_the_messages_on_it_and_none_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with closing(sqlite3.connect(path)) as source:
+        source.executescript(queues.SCHEMA)
+        for number in range(100):
+            send(source, b"%03d" % number + b"x" * 900)
+        source.commit()
+    place = path.read_bytes().index(b"050xxx")
+    with path.open("r+b") as file:
+        file.seek(place // 4_096 * 4_096)
+        file.write(b"\xff" * 4_096)
+    with closing(sqlite3.connect(path)) as source, closing(opened()) as target:
+        saved = queues.salvage(source, target)
+        assert 90 <= saved < 100
+        assert queues.totals(target, 0)[0].messages == saved
+        assert bodies(take(target, most=100))[-1].startswith(b"099")
 
 
 class Against(RuleBasedStateMachine):

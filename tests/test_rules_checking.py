@@ -128,7 +128,8 @@ def test_without_a_side_every_action_of_aws_is_known(tmp_path: Path) -> None:
     assert rules("check", file).returncode == 0
     done = rules("check", file, "--side", "cloud")
     assert done.returncode == 78
-    assert "this side cannot run 'sqs' yet; it runs: dynamoDBv2, firehose, lambda, republish, sns" in done.stderr.decode()
+    told = done.stderr.decode()
+    assert "this side cannot run 'sqs' yet; it runs: dynamoDBv2, firehose, lambda, republish, sns" in told
 
 
 EMPTY = {"none.yaml": "", "list.json": "[]", "mapping.json": "{}", "comment.yaml": "# R:\n"}

@@ -57,11 +57,26 @@ def test_a_worker_that_did_something_well_may_end_as_it_likes() -> None:
 
 def test_one_worker_may_be_killed_before_it_is_ready() -> None:
     starts = Starts()
-    assert starts.forgives()
-    assert not starts.forgives()
-    starts.ready(100.0)
-    starts.ended(BROKEN, 101.0, fruitful=True)
-    assert starts.forgives()
+    assert starts.forgives(100.0)
+    assert not starts.forgives(110.0)
+    starts.ready(110.0)
+    starts.ended(BROKEN, 111.0, fruitful=True)
+    assert starts.forgives(120.0)
+
+
+def test_workers_that_are_killed_together_are_one_accident() -> None:
+    starts = Starts()
+    assert all(starts.forgives(100.0 + n / 100) for n in range(8))
+    assert not starts.forgives(102.0)
+
+
+def test_workers_that_were_started_together_and_failed_count_as_one() -> None:
+    starts = Starts()
+    for n in range(8):
+        starts.failed(BROKEN, 100.0 + n / 100)
+    assert starts.not_before == 101.0
+    starts.failed(BROKEN, 101.0)
+    assert starts.not_before == 103.0
 
 
 def test_a_worker_that_stayed_makes_the_next_wait_short_and_readiness_alone_does_not() -> None:

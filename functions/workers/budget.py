@@ -2,13 +2,18 @@
 
 A pool that wants a worker and gets no place stands in line. For it, the worker that has idled longest in another pool
 is asked to stop; if none idles and the pool in line has no worker at all, the pool with the most is asked to let one go
-as soon as that has finished what it has. Pinned workers are never asked.
+as soon as that has finished what it has. A pool without a worker that has stood in line for TURN_SECONDS goes to its
+head, and has another let go, be it the last: so busy functions take turns. Pinned workers are never asked.
 
 Decides only: pools start and stop processes. Invariant: places taken never exceed `limit`.
 """
 
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
+
+TURN_SECONDS = 5.0  # a hundred times what a start costs
 
 
 class Holder(Protocol):
@@ -39,11 +44,13 @@ class Holder(Protocol):
 class Budget:
     """The places of a daemon."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit = limit
         self.taken = 0
         self._holders: list[Holder] = []
         self._line: deque[Holder] = deque()
+        self._clock = clock
+        self._patience = 0.0  # until when those without a worker wait for somebody's last
         self._coming = 0  # workers that were asked to stop for those in line
 
     def join(self, holder: Holder) -> None:
@@ -64,8 +71,12 @@ class Budget:
             self.taken += 1
             return True
         if holder not in self._line:
+            if not self._line:
+                self._patience = self._clock() + TURN_SECONDS
             self._line.append(holder)
             self._make_room(holder)
+        elif holder.places == 0 and self._clock() >= self._patience:
+            self._take_turns(holder)
         return False
 
     def withdraw(self, holder: Holder) -> None:
@@ -101,7 +112,18 @@ class Budget:
             self._coming += 1
             min(idle, key=lambda pair: pair[0])[1].stop_idle()
         elif wanting.places == 0:
-            richest = max(others, key=lambda holder: holder.spare, default=None)
-            if richest is not None and richest.spare > 1:
-                self._coming += 1
-                richest.let_one_go()
+            self._let_one_go(others, 2)
+
+    def _let_one_go(self, others: list[Holder], least: int) -> None:
+        richest = max(others, key=lambda holder: holder.spare, default=None)
+        if richest is not None and richest.spare >= least:
+            self._coming += 1
+            self._holders.remove(richest)  # the next one to be asked is another
+            self._holders.append(richest)
+            richest.let_one_go()
+
+    def _take_turns(self, starved: Holder) -> None:
+        self._patience = self._clock() + TURN_SECONDS
+        self._line.remove(starved)
+        self._line.appendleft(starved)
+        self._let_one_go([holder for holder in self._holders if holder is not starved], 1)

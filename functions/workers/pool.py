@@ -384,7 +384,7 @@ class Pool:
             times.append(self._idle[0].idle_since + self._surroundings.idle)
         if now < self._starts.not_before:
             times.append(self._starts.not_before)
-        elif self._waiting:
+        elif self._waiting or (self.package.manifest.pinned and not self._workers and self._most):
             times.append(now + LOOK_SECONDS)
         if times and (self._timer is None or min(times) < self._timer_at):
             if self._timer is not None:
@@ -403,7 +403,7 @@ class Pool:
         now, version = time.monotonic(), str(self.package.manifest.version)
         if why.start_error:
             self._refuse(_unavailable(why.start_error), now)
-        elif why.init_error and why.killed and self._starts.forgives():
+        elif why.init_error and why.killed and self._starts.forgives(now):
             pass
         elif why.init_error:
             self._refuse(Result(Ending.CRASH, why.init_error, version), now)
