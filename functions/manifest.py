@@ -20,6 +20,9 @@ RETRIES = 2
 ENVIRONMENT_BYTES_MAX = 4_096  # of all variables (Lambda quotas)
 
 NameText = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+AliasText = Annotated[  # as functions.names.is_alias: not digits alone, which would be a version
+    str, StringConstraints(pattern=r"^[0-9]*[a-zA-Z_-][a-zA-Z0-9_-]*$", max_length=128)
+]
 Arn = Annotated[str, StringConstraints(min_length=1, max_length=2_048)]
 
 
@@ -86,7 +89,7 @@ class Manifest(Section):
     topics: tuple[str, ...] = ()
     schedules: tuple[Schedule, ...] = ()
     queues: tuple[QueueSource, ...] = ()
-    alias: str | None = None  # AutoPublishAlias: moved to this version when it is deployed
+    alias: AliasText | None = None  # AutoPublishAlias: moved to this version when it is deployed
     layers: int = 0
     python: str | None = None
     site_packages: bool = False

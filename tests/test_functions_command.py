@@ -91,6 +91,17 @@ def test_a_removed_function_is_gone(deployed: Box) -> None:
     assert "Function not found" in deployed.fails("remove", "press")
 
 
+@pytest.mark.parametrize("command", [("remove",), ("rollback",), ("alias", "blue", 1)])
+@pytest.mark.parametrize("name", ["press:1", "press:live", "press:$LATEST", "function:press:1"])
+def test_one_version_is_not_taken_for_the_whole_function(
+    deployed: Box, command: tuple[str | int, ...], name: str
+) -> None:
+    verb, *more = command
+    assert "one version of press" in " ".join(deployed.fails(verb, name, *more, code=2).replace("│", " ").split())
+    assert [each["version"] for each in deployed.json("show", "press")["versions"]] == [1, 2, 3]
+    assert deployed.library.aliases("press") == {"$LATEST": 3, "live": 3}
+
+
 def test_an_edge_without_functions_says_what_to_write(box: Box) -> None:
     config = box.path / "edge.toml"
     config.write_text(config.read_text().split("[functions]")[0])

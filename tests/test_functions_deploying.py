@@ -199,3 +199,13 @@ def test_the_rules_of_other_functions_count_too(box: Box) -> None:
     other = box.template({"AH": function(Events={"ot": RULE})}, "other.yaml")
     assert "there is a rule AHot already, in" in box.fails("deploy", other, code=78)
     assert box.library.names() == ["A"]
+
+
+@pytest.mark.parametrize("alias", ["7", "$LATEST", "../x", "a b", "x" * 129])
+def test_what_can_be_no_alias_is_refused_and_the_aliases_that_are_there_stay(box: Box, alias: str) -> None:
+    words = ("deploy", box.path / "src", "--name", "press", "--runtime", "python3.11", "--handler", "app.handler")
+    box.ok(*words, "--alias", "live")
+    assert "alias" in box.fails(*words, "--alias", alias, code=78)
+    assert box.library.aliases("press") == {"$LATEST": 1, "live": 1}
+    box.ok(*words)
+    assert box.library.aliases("press") == {"$LATEST": 2, "live": 1}

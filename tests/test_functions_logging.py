@@ -45,6 +45,14 @@ def test_lines_of_both_files_come_oldest_first_with_time_and_request(box: Box) -
     assert messages(printed) == ["older", "START", "hot", "\\x1b[31mred"]
 
 
+def test_a_traceback_is_indented_as_python_does_it(box: Box) -> None:
+    text = '[ERROR] ValueError: bad\rTraceback (most recent call last):\r\u00a0\u00a0File "app.py", line 1'
+    (box.path / "data" / LOGS / "press.jsonl").write_text(line("2026-05-09T07:30:00.000Z", text))
+    assert messages(box.ok("logs", "press", "-n", 1)) == [
+        "[ERROR] ValueError: bad", "Traceback (most recent call last):", '  File "app.py", line 1',
+    ]  # fmt: skip
+
+
 def test_the_newest_lines_are_shown_and_not_all(box: Box) -> None:
     assert messages(box.ok("logs", "press", "-n", 2)) == ["hot", "\\x1b[31mred"]
 

@@ -12,11 +12,11 @@ from core.cli import Json, errors_to_exit_codes, out, print_json
 from core.errors import TidegateError
 from functions.names import LATEST, FunctionName
 from functions.packages.library import Library
-from tidegate.functions.options import DEFAULT_CONFIG, Config, Name, Site, load_site
+from tidegate.functions.options import DEFAULT_CONFIG, Config, Site, Whole, load_site, whole
 
 
 def rollback(
-    name: Name,
+    name: Whole,
     to: Annotated[int | None, typer.Option("--to", min=1, help="A version; by default the one before.")] = None,
     config: Config = DEFAULT_CONFIG,
     as_json: Json = False,
@@ -24,7 +24,7 @@ def rollback(
     """Let events go to an older version again: $LATEST, and the alias that was published with it, name it."""
     with errors_to_exit_codes():
         site = load_site(config)
-        library, function = site.library, FunctionName.parse(name).name
+        library, function = site.library, whole(name, "{} and --to VERSION")
         current = next((each for each in library.current() if each.manifest.name == function), None)
         current = current or library.find(FunctionName(function))
         target = to if to is not None else _before(library, function, current.manifest.version)
@@ -36,7 +36,7 @@ def rollback(
 
 
 def move_alias(
-    name: Name,
+    name: Whole,
     alias: Annotated[str, typer.Argument(metavar="ALIAS")],
     version: Annotated[int | None, typer.Argument(metavar="VERSION", help="The version that it shall name.")] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Forget the alias.")] = False,
@@ -47,7 +47,7 @@ def move_alias(
     with errors_to_exit_codes():
         if (version is None) != delete:
             raise typer.BadParameter("say which version the alias shall name, or --delete")
-        site, function = load_site(config), FunctionName.parse(name).name
+        site, function = load_site(config), whole(name, "{} and then the alias and its version")
         if version is None:
             site.library.unalias(function, alias)
             words = f"{function}:{alias} is gone"
@@ -58,14 +58,14 @@ def move_alias(
 
 
 def remove(
-    name: Name,
+    name: Whole,
     version: Annotated[int | None, typer.Option(min=1, help="Only this version; no alias may name it.")] = None,
     config: Config = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
     """Remove a function with its versions, aliases and rules, or one version of it."""
     with errors_to_exit_codes():
-        site, function = load_site(config), FunctionName.parse(name).name
+        site, function = load_site(config), whole(name, "{} and --version VERSION")
         site.library.remove(function, version)
         words = f"{function} is removed" if version is None else f"{function}:{version} is removed"
         _report(site, as_json, words, name=function, version=version)

@@ -4,12 +4,13 @@ The daemon owns them; these commands ask it.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from core.cli import Json, errors_to_exit_codes, out, print_facts, print_rows
 from core.errors import TidegateError
+from tidegate.functions.listing import time_of
 from tidegate.functions.options import DEFAULT_CONFIG, Config, load_site
 
 LISTED = 100
@@ -29,7 +30,7 @@ def list_dead(
     """The events that were given up, and why."""
     with errors_to_exit_codes():
         found = load_site(config).ask("functions-dead-list", function=function or None, limit=limit)["dead"]
-    print_rows(found, as_json=as_json)
+    print_rows(found if as_json else map(_told, found), as_json=as_json)
 
 
 @app.command("show")
@@ -39,7 +40,7 @@ def show_dead(
     """One event with its payload and the error that ended it."""
     with errors_to_exit_codes():
         found = load_site(config).ask("functions-dead-show", id=number)
-    print_facts(found, as_json=as_json)
+    print_facts(found if as_json else _told(found), as_json=as_json)
 
 
 @app.command("replay")
@@ -56,6 +57,11 @@ def drop_dead(
 ) -> None:
     """Delete events for good."""
     _change("drop", ids, every, function, config, as_json)
+
+
+def _told(letter: dict[str, Any]) -> dict[str, Any]:
+    """A dead letter for people: times as such."""
+    return {**letter, "at": time_of(letter["at"]), "enqueued": time_of(letter["enqueued"])}
 
 
 def _change(verb: str, ids: list[int] | None, every: bool, function: str, config: Path, as_json: bool) -> None:

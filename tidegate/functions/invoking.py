@@ -22,6 +22,7 @@ from core.files import short_path
 from functions.invocations import EVENT_BYTES_MAX
 from functions.manifest import TIMEOUT_MAX
 from functions.names import FunctionName
+from tidegate.functions.logging import readable
 from tidegate.functions.options import DEFAULT_CONFIG, HTTP_FILE, Config, Name, load_site
 
 ANSWER_SECONDS = TIMEOUT_MAX + 60.0  # the longest a handler may take, after a wait for a worker
@@ -80,7 +81,7 @@ def invoke(
     else:
         write(answer.payload + b"\n")
     if answer.log:
-        err.print("\n".join(plain(line.replace("\t", "  ")) for line in answer.log.splitlines()), soft_wrap=True)
+        err.print("\n".join(map(readable, answer.log.splitlines())), soft_wrap=True)
     if answer.function_error:
         err.print(f"{plain(str(function))} failed: {answer.function_error}", style="red", soft_wrap=True)
         raise typer.Exit(EXIT_FAILED)

@@ -57,7 +57,10 @@ def status(
 ) -> None:
     """What the running daemon does: the sandbox's layers that hold, workers, queues, numbers and times."""
     with errors_to_exit_codes():
-        facts = load_site(config).ask("functions-status", function=name or None)
+        site, function = load_site(config), FunctionName.parse(name).name if name else None
+        facts = site.ask("functions-status", function=function)
+        if function is not None and not facts["functions"]:
+            site.library.find(FunctionName(function))  # says that there is none
     if as_json:
         print_json(facts)
         return

@@ -91,6 +91,11 @@ def _print(line: dict[str, Any], as_json: bool) -> None:
         return
     request = f" {str(line.get('requestId', ''))[:8]}" if line.get("requestId") else ""
     style = _STYLES.get(str(line.get("level", "")), "dim" if line.get("stream") == "platform" else "")
-    message = str(line.get("message", "")).replace("\t", "  ")
+    message = str(line.get("message", ""))
     for text in message.split("\r"):  # a traceback is one message, as in Lambda
-        out.print(f"{line.get('time', '')}{request} {plain(text)}", style=style, soft_wrap=True)
+        out.print(f"{line.get('time', '')}{request} {readable(text)}", style=style, soft_wrap=True)
+
+
+def readable(text: str) -> str:
+    """A line of a log for a terminal: Lambda indents a traceback by NO-BREAK SPACE, and parts of a line by tabs."""
+    return plain(text.replace("\t", "  ").replace("\u00a0", " "))

@@ -15,6 +15,7 @@ from core import control
 from core.config import RulesSection
 from core.errors import ConfigurationError, TidegateError
 from functions.config import FunctionsSection
+from functions.names import LATEST, FunctionName
 from functions.packages.library import Library
 from rules.files.arns import Account
 from tidegate.rules.options import RUNS, Side
@@ -25,6 +26,7 @@ HTTP_FILE = "http.sock"
 
 Config = Annotated[Path, typer.Option("--config", help="Path of edge.toml or cloud.toml.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A function, or NAME:7, NAME:live.")]
+Whole = Annotated[str, typer.Argument(metavar="NAME", help="A function.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,17 @@ class Site:
         except (TidegateError, OSError) as error:
             return f"the daemon was not told, so its next start will see it: {error}"
         return "the daemon knows"
+
+
+def whole(name: str, instead: str) -> str:
+    """The name of a function with all its versions; with a version or an alias, says what to write `instead`.
+
+    Raises InvalidParameter, BadParameter.
+    """
+    function = FunctionName.parse(name)
+    if function.qualifier != LATEST or name.endswith(LATEST):
+        raise typer.BadParameter(f"{name!r} is one version of {function.name}; write {instead.format(function.name)}")
+    return function.name
 
 
 def load_site(config: Path) -> Site:
