@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from core.http.credentials import AccessKey
 from core.http.entrance import Entrance, Kind
 from core.http.iotdata import IotData, Publish, Shadows
-from core.http.limits import HttpLimits
+from core.http.limits import Bodies, HttpLimits
 from core.http.messages import Request, Response
 from core.http.routes import Routes
 from core.http.secretsmanager import SecretsManager
@@ -27,8 +27,9 @@ from functions.invocations import Result
 from functions.manifest import Manifest
 from functions.names import FunctionName
 
-# A worker handles one event at a time; its SDKs keep ten connections each, and bodies are invocations at most.
-LIMITS = HttpLimits(connections=32, bodies_bytes=16 << 20)
+# A worker handles one event at a time; its SDKs keep ten connections each, and bodies are invocations at most. They are
+# read before it is known who sent them, so those of all workers together have a bound: half of what queued events have.
+LIMITS = HttpLimits(connections=32, bodies_bytes=32 << 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Services:
     publish: Publish
     shadows: Shadows | None = None
     secrets: SecretFiles | None = None
+    bodies: Bodies = field(default_factory=Bodies)
     now_ms: Callable[[], int] = field(default=lambda: time.time_ns() // 1_000_000)
 
 
@@ -68,7 +70,7 @@ class Endpoint:
         LambdaApi(_Deeper(services.invoker, depth), services.catalogue).add_to(self._routes)
         IotData(services.publish, services.shadows, services.now_ms).add_to(self._routes)
         SecretsManager(services.secrets, lambda name: may_read(manifest, name)).add_to(self._routes)
-        self._server = HttpServer(self._answer, LIMITS)
+        self._server = HttpServer(self._answer, LIMITS, services.bodies)
 
     async def open(self, listening: socket.socket) -> None:
         """Begin to answer on a socket, which is closed with the endpoint."""

@@ -11,7 +11,7 @@ import pytest
 from core.config import HostPort, UnixSocket
 from core.errors import ConfigurationError
 from core.http import server as server_module
-from core.http.limits import HttpLimits
+from core.http.limits import Bodies, HttpLimits
 from core.http.messages import HttpError, Request, Response
 from core.http.server import HttpServer
 from tests.certificates import Authority
@@ -233,6 +233,20 @@ async def test_all_bodies_together_are_bounded_and_the_bound_is_given_back() -> 
             first.send(b"x")
             assert (await first.answer()).status == 200
         await until(lambda: server.held == 0)
+
+
+async def test_servers_that_share_bodies_have_one_bound_for_all_of_them() -> None:
+    bodies = Bodies()
+    servers = [HttpServer(echo, SMALL, bodies) for _ in range(2)]
+    addresses = [await server.open(ANYWHERE) for server in servers]
+    async with wire(addresses[0]) as first, wire(addresses[1]) as second:
+        first.send(post(b"x" * 900)[:-1])
+        await until(lambda: bodies.held == 899)
+        second.send(post(b"x" * 900)[:-1])
+        assert (await second.answer()).status == 503
+    await until(lambda: bodies.held == 0)
+    for server in servers:
+        await server.close()
 
 
 async def test_one_connection_too_many_is_turned_away_and_the_others_are_not() -> None:

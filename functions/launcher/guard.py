@@ -9,7 +9,6 @@ that is one of the reasons why bubblewrap is the layer that counts.
 """
 
 import contextlib
-import ctypes
 import os
 import signal
 from collections.abc import Callable
@@ -25,6 +24,8 @@ AWAITED = frozenset((signal.SIGTERM, signal.SIGCHLD))
 
 def run(plan: Plan, arrange: Callable[[], None], cgroup: str) -> None:
     """Start the worker of a plan and stay until nothing of it is left; exits with its code, or 128 and the signal."""
+    import ctypes  # here, for the launcher itself needs none of it
+
     launcher = os.getppid()
     os.setsid()
     if cgroup:

@@ -6,11 +6,10 @@ killed, the kernel ends everything else in there before anyone is told. Without,
 
 Invariants:
 1. `pid` stays ours until `reap`, and signals go by descriptors: none can reach a process that is not the worker's.
-2. The child has the descriptors 0 to 3 and those that bubblewrap reads, whatever else the launcher has open.
+2. The child has the descriptors 0 to 5 and those that bubblewrap reads, whatever else the launcher has open.
 """
 
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
@@ -18,14 +17,15 @@ import signal
 from collections.abc import Callable, Sequence
 
 from functions.launcher import cgroups, guard
-from functions.launcher.sandbox import Plan
+from functions.launcher.sandbox import INFO_READER, LIFELINE, Plan
 
-CHANNEL = 3
+CHANNEL, SCRIPT, INFO, FILES = 3, 6, 7, 8  # descriptors of a child, with LIFELINE and INFO_READER between
 PARKED = 64  # descriptors are moved up here before each gets the number that it is to have
 INFO_BYTES_MAX = 4_096
-PR_SET_PDEATHSIG = 1
 
-libc = ctypes.CDLL(None)
+# The launcher has the only writing end, so that the reading end comes to its end when the launcher does. bubblewrap
+# asks to die with its parent only some way into its work; the first steps inside look here, after it has.
+alive, alive_as_long_as_this_is_open = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 class Process:
@@ -95,21 +95,21 @@ def _start_wrapped(plan: Plan, ends: list[int], cgroup: str) -> Process:
     texts = [_text(content) for content in plan.files.values()]
     try:
         script = list(plan.script)
-        for number, place in enumerate(plan.files, CHANNEL + 3):
+        for number, place in enumerate(plan.files, FILES):
             script += ["--perms", "0444", "--file", str(number), place]
+        if plan.filter:
+            script += ["--seccomp", str(FILES + len(texts))]
+            texts.append(_memory(plan.filter))
         script += ["--remount-ro", "/"]
         texts.append(_text("".join(f"{word}\0" for word in script)))
-        numbers = [CHANNEL + 2, *range(CHANNEL + 3, CHANNEL + 2 + len(texts)), CHANNEL + 1]
-        launcher = os.getpid()
-        command = [plan.command[0], "--args", str(CHANNEL + 1), "--info-fd", str(CHANNEL + 2), *plan.command[1:]]
+        numbers = [LIFELINE, INFO_READER, INFO, *range(FILES, FILES + len(texts) - 1), SCRIPT]
+        command = [plan.command[0], "--args", str(SCRIPT), "--info-fd", str(INFO), *plan.command[1:]]
 
         def become() -> None:
-            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # --die-with-parent comes to it only later
-            if os.getppid() != launcher:
-                return
+            os.close(alive_as_long_as_this_is_open)
             if cgroup:
                 cgroups.join(cgroup)
-            _arrange([*ends, telling, *texts], numbers)
+            _arrange([*ends, alive, told, telling, *texts], numbers)
             os.execve(command[0], command, {})
 
         pid = os.fork()
@@ -154,8 +154,11 @@ def _arrange(ends: list[int], numbers: Sequence[int] = ()) -> None:
 
 
 def _text(content: str) -> int:
+    return _memory(content.encode(errors="surrogateescape"))
+
+
+def _memory(data: bytes) -> int:
     descriptor = os.memfd_create("tidegate", os.MFD_CLOEXEC)
-    data = content.encode(errors="surrogateescape")
     while data:
         data = data[os.write(descriptor, data) :]
     os.lseek(descriptor, 0, os.SEEK_SET)

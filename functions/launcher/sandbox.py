@@ -7,21 +7,37 @@ the same process on the machine's own files, with Landlock to keep it to the sam
 
 Either way the process that is started is the first half of functions/worker, which sets limits, user, Landlock and
 seccomp from inside, and bubblewrap is given everything that could be secret through a descriptor, not as arguments.
+
+Invariant: until all of that holds, no variable of the function's has its name. Whoever deploys chooses variables and
+files, and LD_PRELOAD, or a libc in a directory of LD_LIBRARY_PATH, would have the linker run their code there.
 """
 
 import os
+from collections.abc import Mapping
 
 from functions.launcher.protocol import Spec
+from functions.worker import seccomp
 
 WORKER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "worker")
 RUNTIME = "/var/runtime"  # where it is in a sandbox; Lambda's place for it
 TASK = "/var/task"
 MODES = ("off", "default", "required")  # from the loosest to the strictest
 
+LATER = "+"  # before the name of each variable of the function's; functions/worker takes it away
+ENVIRONMENT = {"LANG": "C.UTF-8"}  # what the first steps have under its own name
+
+# Descriptors that only the first steps know: by one they see whether the launcher is still there. The other is the
+# reading end of what bubblewrap says about itself: were there no reader, because the launcher died, it would give up
+# half-way and leave behind a child that waits for it for ever.
+LIFELINE, INFO_READER = 4, 5
+
 WORKER_ID = 1000  # the user and group that a worker in a user namespace takes itself for
 # Users of workers when the launcher is root: numbers that systemd leaves unused (systemd.io/UIDS-GIDS). One for each
 # worker, so that what the kernel counts by user, processes above all, is counted for each worker.
 USERS = range(60_578, 61_184)
+
+# What its first steps need of root; bubblewrap leaves it everything else too, unless told.
+CAPABILITIES = [word for name in ("SETUID", "SETGID", "SETPCAP") for word in ("--cap-add", f"CAP_{name}")]
 
 SHARED_MEMORY_BYTES = 16 << 20  # /dev/shm: semaphores and queues of multiprocessing
 ETC = (
@@ -44,15 +60,17 @@ class Unusable(Exception):
 class Plan:
     """One worker as processes: `command` to run, with `environment`, in `directory`; `script` is for bwrap's --args.
 
-    `files` are small files for the sandbox by their path in it, and `network` whether it shares the machine's.
+    `files` are small files for the sandbox by their path in it, and `filter` is the seccomp filter of process 1, which
+    is bubblewrap: in a user namespace it has the worker's user, who could write into its memory.
     """
 
-    __slots__ = ("command", "directory", "environment", "files", "script")
+    __slots__ = ("command", "directory", "environment", "files", "filter", "script")
 
     def __init__(self, command: list[str], environment: dict[str, str], directory: str = "/") -> None:
         self.command, self.environment, self.directory = command, environment, directory
         self.script: list[str] = []
         self.files: dict[str, str] = {}
+        self.filter = b""
 
 
 def strictest(*modes: str) -> str:
@@ -61,15 +79,20 @@ def strictest(*modes: str) -> str:
 
 
 def refusal(mode: str, bubblewrap: str, landlock: str, user: str) -> str:
-    """Why a worker may not start by these rules, else ""; the others say why a layer does not hold, or are empty."""
+    """Why a worker may not start by these rules, else ""; the others say why a layer does not hold, or are empty.
+
+    Of users only one for each worker counts: with one for all, a worker reads the secrets of the others in /proc, and
+    writes into the launcher's memory.
+    """
     if mode == "off" or not bubblewrap:
         return ""
     if mode == "required":
         return f'sandbox = "required", and bubblewrap does not hold: {bubblewrap}'
     if landlock and user:
         return (
-            f"nothing would keep a worker from the daemon's files. bubblewrap: {bubblewrap}. Landlock: {landlock}. "
-            f'user: {user}. Make one of them hold, or set sandbox = "off" for development'
+            "nothing would keep a worker from the daemon's files or from other workers. "
+            f"bubblewrap: {bubblewrap}. Landlock: {landlock}. user: {user}. "
+            'Make one of them hold, or set sandbox = "off" for development'
         )
     return ""
 
@@ -95,14 +118,16 @@ def wrapped(spec: Spec, bubblewrap: str, user: int | None) -> Plan:
     for size, place in ((SHARED_MEMORY_BYTES, "/dev/shm"), (spec.tmp, "/tmp")):
         script += ["--perms", "1777", "--size", str(size), "--tmpfs", place]
     script += ["--chdir", TASK]
-    for name, value in spec.environment.items():
+    for name, value in _held_back(spec.environment).items():
         script += ["--setenv", name, value]
     words = [*_limits(spec, spec.processes), "read=/", "write=/dev", "write=/proc", "write=/tmp"]
-    words += ["ports=shared" if spec.network else "ports=own", *([] if user is None else [f"user={user}"])]
+    words += [f"lifeline={LIFELINE}", f"unused={INFO_READER}", "ports=shared" if spec.network else "ports=own"]
+    words += [] if user is None else [f"user={user}"]
     argv = [interpreter if word == spec.interpreter and not at else word for at, word in enumerate(spec.argv)]
     plan = Plan([bubblewrap], {})
     plan.script = script
     plan.files = {"/etc/passwd": _passwd(user), "/etc/group": _group(user)}
+    plan.filter = seccomp.program(machine) if (machine := seccomp.own_machine()) in seccomp.ARCHITECTURES else b""
     plan.command += ["--", interpreter, "-I", "-S", "-B", RUNTIME, *words, "--", *argv]
     return plan
 
@@ -112,7 +137,7 @@ def bare(spec: Spec, temporary: str, user: int | None, landlock: bool, processes
     interpreter, prefix = interpreter_of(spec.interpreter)
     places = {target: source for source, target in spec.binds} | {RUNTIME: WORKER}
     environment = {name: _translated(value, places) for name, value in spec.environment.items()}
-    words = [*_limits(spec, processes), "ports=shared" if spec.network else "ports=lent"]
+    words = [*_limits(spec, processes), "root=shared", "ports=shared" if spec.network else "ports=lent"]
     words += [] if user is None else [f"user={user}"]
     if landlock:
         etc = (*ETC, "passwd", "group", *(ETC_NETWORK if spec.network else ()))
@@ -124,7 +149,7 @@ def bare(spec: Spec, temporary: str, user: int | None, landlock: bool, processes
     if argv and argv[0] == spec.interpreter:
         argv[0] = interpreter
     command = [interpreter, "-I", "-S", "-B", WORKER, *words, "--", *argv]
-    return Plan(command, environment | {"TMPDIR": temporary}, places.get(TASK, temporary))
+    return Plan(command, _held_back(environment | {"TMPDIR": temporary}), places.get(TASK, temporary))
 
 
 def interpreter_of(path: str) -> tuple[str, str]:
@@ -184,6 +209,10 @@ def _etc(network: bool) -> list[str]:
     for name in (*ETC, *(ETC_NETWORK if network else ())):
         script += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     return script
+
+
+def _held_back(environment: Mapping[str, str]) -> dict[str, str]:
+    return ENVIRONMENT | {f"{LATER}{name}": value for name, value in environment.items()}
 
 
 def _limits(spec: Spec, processes: int) -> list[str]:

@@ -55,7 +55,8 @@ class Workers:
         no_user = self._no_user(daemon)
         wrap = mode != "off" and not why_not["bubblewrap"]
         try:
-            if refusal := sandbox.refusal(mode, why_not["bubblewrap"], why_not["landlock"], no_user):
+            shared = no_user or ("" if os.geteuid() == 0 else "it is the same for all workers of this launcher")
+            if refusal := sandbox.refusal(mode, why_not["bubblewrap"], why_not["landlock"], shared):
                 raise Refused(refusal, for_want_of_layers=True)
             own_user = os.geteuid() == 0 and mode != "off"
             if own_user and not wrap and (place := sandbox.unreachable(spec)):
@@ -182,7 +183,7 @@ def explained(failed: str) -> str:
     """What bubblewrap said, and what usually helps."""
     if "Unknown option" in failed:
         return f"{failed}: version 0.8 or newer is needed"
-    if "No permissions to create" in failed or "Permission denied" in failed or "not permitted" in failed:
+    if "No permissions" in failed or "Permission denied" in failed or "not permitted" in failed:
         return (
             f"{failed}: the kernel refuses user namespaces to this user; allow them with sysctl "
             "kernel.unprivileged_userns_clone=1, or kernel.apparmor_restrict_unprivileged_userns=0, or a profile of "

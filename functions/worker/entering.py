@@ -1,12 +1,15 @@
 """From a process that bubblewrap (or the launcher alone) has started to one that may run code of the user's.
 
 In this order, for each step needs what a later one takes away: listening sockets, limits, the user, privileges,
-Landlock, seccomp. Then one message on the channel tells the daemon which of them hold, with the sockets attached.
+Landlock, seccomp; and only then the function's variables, which come with `LATER` before their names. Then one message
+on the channel tells the daemon which layers hold, with the sockets attached.
 
 The words of the command line are `name=value`, none of them secret: `data`, `file`, `processes`, `files` are limits;
 `user` is a number to become; `read` and `write` are trees for Landlock, which is left out when there are none;
-`ports` is "own" where the network namespace is the worker's, "shared" where it is the machine's and the function may
-use it, and "lent" where it is the machine's only for want of another. `--` ends them, before the command to run.
+`lifeline` is a descriptor that comes to its end with the launcher, `unused` one that is closed; `ports` is "own"
+where the network namespace is the worker's, "shared" where it is the machine's and the function may use it, and
+"lent" where it is the machine's only for want of another; `root` is "shared" where files are the machine's own. `--`
+ends them, before the command to run.
 
 Invariants:
 1. When `enter` returns, every layer that was asked for holds, or the daemon was told which do not and why.
@@ -26,6 +29,7 @@ HANDSHAKE_BYTES = 1_024
 RUNTIME_API_PORT, ENDPOINT_PORT = 9001, 9002  # 9001 is Lambda's
 BACKLOG = 16  # connections of one handler that the daemon has not taken yet
 CAPABILITIES = 64  # more than any kernel numbers
+LATER = "+"  # functions/launcher/sandbox.py
 OUT_OF_MEMORY_FIRST = "1000"  # when the machine's memory runs out, a worker goes before anything else
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
@@ -43,11 +47,11 @@ def enter(words: list[str]) -> tuple[_socket.socket, list[str]]:
     options, command = _read(words)
     channel = _socket.socket(fileno=CHANNEL)
     os.set_inheritable(CHANNEL, False)
+    for descriptor in options.get("unused", []):
+        os.close(int(descriptor))
     ports = options["ports"][0]
     api, endpoint = _listen(RUNTIME_API_PORT, ports), _listen(ENDPOINT_PORT, ports)
     api_port, endpoint_port = api.getsockname()[1], endpoint.getsockname()[1]
-    os.environ["AWS_LAMBDA_RUNTIME_API"] = f"127.0.0.1:{api_port}"
-    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{endpoint_port}"
     _limit({name: int(options[name][0]) for name in ("data", "file", "processes", "files")})
     _become(options)
     _give_up_privileges(dumpable=bool(command))
@@ -55,9 +59,19 @@ def enter(words: list[str]) -> tuple[_socket.socket, list[str]]:
     if "read" in options:
         only_to = [api_port, endpoint_port] if ports == "lent" else None
         held["landlock"] = landlock.restrict(options["read"], options.get("write", []), only_to)
-    held["seccomp"] = seccomp.install(stream_only=ports == "lent")
+    held["seccomp"] = seccomp.install(stream_only=ports == "lent", files_shared="root" in options)
+    if "lifeline" in options:
+        _end_without_launcher(int(options["lifeline"][0]))
+    _take_environment(api_port, endpoint_port)
     _tell(channel, held, api, endpoint)
     return channel, command
+
+
+def resume() -> _socket.socket:
+    """The channel, in a process that has entered and then become an interpreter anew."""
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    os.set_inheritable(CHANNEL, False)
+    return _socket.socket(fileno=CHANNEL)
 
 
 def _read(words: list[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -118,6 +132,24 @@ def _give_up_privileges(dumpable: bool) -> None:
         raise OSError(ctypes.get_errno(), "prctl failed")
     if not dumpable:
         libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _end_without_launcher(lifeline: int) -> None:
+    """From here on the kernel ends this process with the launcher; if that was too late, nobody would."""
+    try:
+        if not os.read(lifeline, 1):
+            os._exit(1)
+    except BlockingIOError:
+        os.close(lifeline)
+
+
+def _take_environment(api_port: int, endpoint_port: int) -> None:
+    chosen = {name: text for name, text in os.environ.items() if name == "PWD"}  # bubblewrap's
+    chosen |= {name.removeprefix(LATER): text for name, text in os.environ.items() if name.startswith(LATER)}
+    os.environ.clear()
+    os.environ.update(chosen)
+    os.environ["AWS_LAMBDA_RUNTIME_API"] = f"127.0.0.1:{api_port}"
+    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{endpoint_port}"
 
 
 def _tell(channel: _socket.socket, held: dict[str, str], *listening: _socket.socket) -> None:

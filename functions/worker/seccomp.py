@@ -3,7 +3,8 @@
 A list of what is refused, not of what is allowed, because runtimes that nobody has seen yet must work. It holds what
 changes the machine, reaches into other processes, or opens the parts of the kernel where most faults were found:
 mounts, namespaces, tracing, modules, BPF, keys, io_uring, clocks, NUMA, handles. Of calls with arguments: sockets are
-UNIX, IPv4, IPv6 and routing information; a clone makes no namespace; terminals take no injected input.
+UNIX, IPv4, IPv6 and routing information; a clone makes no namespace; terminals take no injected input; limits are
+one's own.
 
 A call by another architecture's rules (32-bit calls of a 64-bit process, x32) kills: the numbers mean other calls
 there. Numbers are those of the kernel's tables; a machine that is not in `ARCHITECTURES` has no filter and says so.
@@ -110,18 +111,19 @@ REFUSED = {
     "vhangup": (153, 58, 111),
 }
 CLONE, CLONE3, PERSONALITY = (56, 220, 120), (435, 435, 435), (135, 92, 136)
-SOCKET, IOCTL = (41, 198, 281), (16, 29, 54)
+SOCKET, IOCTL, PRLIMIT = (41, 198, 281), (16, 29, 54), (302, 261, 369)
 
 
-def install(stream_only: bool) -> str:
+def install(stream_only: bool, files_shared: bool = False) -> str:
     """Put the filter on this process and all that it starts. Returns why there is none, else "".
 
     `stream_only` refuses datagrams and routing information too: for a worker that is to have no network and has no
-    network namespace of its own either.
+    network namespace of its own either. `files_shared` refuses UNIX sockets but pairs: for one that sees the machine's
+    own files, the daemon's sockets among them, which Landlock does not keep anybody from connecting to.
     """
     if (machine := own_machine()) not in ARCHITECTURES:
         return f"no table of system calls for {machine}"
-    code = ctypes.create_string_buffer(program(machine, stream_only))
+    code = ctypes.create_string_buffer(program(machine, stream_only, files_shared))
     length = (len(code) - 1) // 8
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, struct.pack("HP", length, ctypes.addressof(code)), 0, 0):
@@ -135,7 +137,7 @@ def own_machine() -> str:
     return "arm" if machine.startswith("arm") or (machine == "aarch64" and sys.maxsize < 1 << 32) else machine
 
 
-def program(machine: str, stream_only: bool = False) -> bytes:
+def program(machine: str, stream_only: bool = False, files_shared: bool = False) -> bytes:
     """The filter for a machine of `ARCHITECTURES`, as the kernel takes it: struct sock_filter, 8 bytes each."""
     architecture, column = ARCHITECTURES[machine]
     refuse = _return(REFUSE | EPERM)
@@ -149,25 +151,27 @@ def program(machine: str, stream_only: bool = False) -> bytes:
     code += _call(CLONE[column], [_argument(0), _jump(ANY_BIT, NEW_NAMESPACES, 0, 1), refuse])
     code += _call(IOCTL[column], [_argument(1), _jump(EQUAL, TIOCSTI, 1, 0), _jump(EQUAL, TIOCLINUX, 0, 1), refuse])
     code += _call(PERSONALITY[column], [_argument(0), *_allow(PERSONALITY_QUERY, PERSONALITY_LINUX), refuse])
-    code += _call(SOCKET[column], [*(_stream_sockets() if stream_only else _sockets()), refuse])
+    code += _call(PRLIMIT[column], [_argument(0), *_allow(0), refuse])
+    unix = () if files_shared else (AF_UNIX,)
+    code += _call(SOCKET[column], [*(_stream_sockets(unix) if stream_only else _sockets(unix)), refuse])
     return b"".join([*code, _return(ALLOW)])
 
 
-def _sockets() -> list[bytes]:
+def _sockets(unix: tuple[int, ...]) -> list[bytes]:
     return [
         _argument(0),
-        *_allow(AF_UNIX, AF_INET, AF_INET6),
+        *_allow(*unix, AF_INET, AF_INET6),
         _jump(EQUAL, AF_NETLINK, 0, 3),
         _argument(2),
         *_allow(NETLINK_ROUTE),
     ]
 
 
-def _stream_sockets() -> list[bytes]:
+def _stream_sockets(unix: tuple[int, ...]) -> list[bytes]:
     of_internet = [_argument(1), _instruction(AND, SOCK_TYPE_MASK), *_allow(SOCK_STREAM)]
     return [
         _argument(0),
-        *_allow(AF_UNIX),
+        *_allow(*unix),
         _jump(EQUAL, AF_INET, 1, 0),
         _jump(EQUAL, AF_INET6, 0, len(of_internet)),
         *of_internet,
