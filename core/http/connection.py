@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import h11
 
-from core.http.limits import Handler, HttpLimits
+from core.http.limits import Bodies, Handler, HttpLimits
 from core.http.messages import HttpError, Request, Response, problem, refusal
 from core.mqtt.access import Certificate
 from core.mqtt.doors import certificate_of
@@ -40,7 +40,7 @@ class Host(Protocol):
 
     handler: Handler
     limits: HttpLimits
-    held: int
+    bodies: Bodies
 
     def enter(self, connection: "Connection") -> bool:
         """A connection is open; whether it may stay."""
@@ -258,15 +258,15 @@ class Connection(asyncio.StreamReaderProtocol):
     def _hold(self, size: int) -> None:
         self._held += size
         self._pieces += 1
-        self._host.held += size
+        self._host.bodies.held += size
         self._check_size(self._held)
         if self._pieces > PIECES_FREE + self._held // PIECE_BYTES:
             raise HttpError(400, "BadRequest", "the body comes in too small pieces")
-        if self._host.held > self._host.limits.bodies_bytes:
+        if self._host.bodies.held > self._host.limits.bodies_bytes:
             raise HttpError(503, "ServiceUnavailable", "too many large requests; try again", {"retry-after": "1"})
 
     def _release(self) -> None:
-        self._host.held -= self._held
+        self._host.bodies.held -= self._held
         self._held = 0
 
     def _request(self, head: h11.Request, body: bytes) -> Request:

@@ -23,7 +23,7 @@ from contextlib import ExitStack
 from core.config import HostPort, UnixSocket
 from core.errors import ConfigurationError
 from core.http.connection import Connection
-from core.http.limits import Handler, HttpLimits
+from core.http.limits import Bodies, Handler, HttpLimits
 from core.mqtt.doors import Door, unix_socket
 
 BACKLOG = 128  # connections that the kernel completes while the loop is busy
@@ -35,17 +35,23 @@ SOCKET_MODE = 0o600  # of a Unix socket: who can open it may ask for everything
 class HttpServer:
     """Listening sockets that share a handler and limits, and the connections under them."""
 
-    def __init__(self, handler: Handler, limits: HttpLimits | None = None) -> None:
+    def __init__(self, handler: Handler, limits: HttpLimits | None = None, bodies: Bodies | None = None) -> None:
+        """`bodies` is what this server shares its `bodies_bytes` with; by default nothing."""
         self.handler = handler
         self.limits = limits or HttpLimits()
+        self.bodies = bodies or Bodies()
         self.addresses: list[HostPort | UnixSocket] = []
-        self.held = 0  # bytes of bodies in memory
         self.closed = False
         self._connections: set[Connection] = set()
         self._doors: list[Door | None] = []
         self._servers: list[asyncio.Server] = []
         self._files = ExitStack()
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def held(self) -> int:
+        """Bytes of bodies in memory."""
+        return self.bodies.held
 
     @property
     def connections(self) -> int:
