@@ -42,7 +42,7 @@ def make(
             counters.dropped("nobody waits for the result")
 
     account = config.rules.account if config.rules is not None else NO_ACCOUNT
-    site = Site(publish, Publisher(broker).publish, shadows, account=account)
+    site = Site(publish, Publisher(broker).publish, shadows, account=account, name=config.edge.name)
     functions = Functions(config.functions, config.edge.data_dir, buffer.commits, counters, site)
     subscriptions = Subscriptions(functions.call, functions.request, reply, counters)
     functions.exchange = subscriptions.replace

@@ -55,7 +55,7 @@ class Site:
 
     `publish(topic, payload)` gives a message to the broker, the rules and the lanes, and says when it is kept; `answer`
     does that for handlers, and returns when the message is kept as its QoS promises; `notify` writes to an SNS topic,
-    where there are such. `account` is the number in ARNs.
+    where there are such. `account` is the number in ARNs, `name` what a Greengrass core would be called.
     """
 
     publish: destinations.Publish
@@ -63,6 +63,7 @@ class Site:
     shadows: Shadows | None = None
     notify: Notify | None = None
     account: str = "000000000000"
+    name: str = ""
 
 
 @dataclass(slots=True)
@@ -300,7 +301,8 @@ class Functions:
             if "SecretString" not in value:
                 raise FunctionsError(f"{package.manifest.name}: the secret {name} is no text, as variables are")
             secrets[variable] = value["SecretString"]
-        return {**secrets, **KeyPair().environment}
+        core = {"AWS_IOT_THING_NAME": self._site.name, "AWS_GREENGRASS_GROUP_NAME": self._site.name}
+        return {**secrets, **(core if self._site.name else {}), **KeyPair().environment}
 
     async def _serve_endpoint(
         self, listening: socket, package: Package, environment: Mapping[str, str], depth: Callable[[], int]
