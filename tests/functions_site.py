@@ -1,197 +1,226 @@
-"""An edge or a cloud with functions, as a real process in a test's directory; handlers are deployed from their text."""
+"""Functions made on the spot, and pools of them with real workers, for tests of their life."""
 
-import json
-import shutil
-import subprocess
+import asyncio
+import itertools
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from socket import socket
 from typing import Any
 
-from core.config import HostPort
+import orjson
+
+from core.telemetry import Counters
+from functions import logs
+from functions.config import FunctionsSection
+from functions.invocations import Ending, Invocation, Result
+from functions.launcher.client import Launcher
+from functions.logs import Logs
 from functions.manifest import Manifest
-from functions.packages.library import Draft, Library
-from tests.test_kills import Resuming
-from tests.wire import Wire
-from tidegate.processes import Daemon, free_port
+from functions.names import FunctionName
+from functions.packages.library import Package
+from functions.workers.budget import Budget
+from functions.workers.pool import Pool, PoolSurroundings
 
-RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
-COMMAND_SECONDS = 60
-NOWHERE = "mqtt://127.0.0.1:9"  # the discard port, where nobody listens
-EVERYTHING = """
-Version: "2012-10-17"
-Statement:
-  - { Effect: Allow, Action: "iot:*", Resource: "*" }
-"""  # a client that is not named may ask functions over MQTT only where a policy says so
-BOTO3 = ("boto3", "botocore", "s3transfer", "jmespath", "urllib3", "dateutil", "six")
-BOTO3_DATA = {"endpoints.json", "partitions.json", "sdk-default-configuration.json", "_retry.json"}
-BOTO3_SERVICES = {"iot-data", "lambda"}
+PYTHON = f"python3.{sys.version_info.minor}"
 
+# A handler that does as it is told, and tells which process it is and how many events that has seen.
+OBEDIENT = """
+import os, signal, subprocess, sys, time
 
-class Box:
-    """A daemon with functions; `address` is its broker, `url` its HTTP, `more` what else its configuration says."""
+seen = 0
+ballast = []
 
-    def __init__(self, directory: Path, side: str = "edge", *, more: str = "", http: str = "anonymous = true") -> None:
-        self.directory, self.config = directory, directory / f"{side}.toml"
-        self.address, self.http = HostPort("127.0.0.1", free_port()), HostPort("127.0.0.1", free_port())
-        self.url = f"http://{self.http.host}:{self.http.port}"
-        self.library = Library(directory / "functions")
-        self.daemon = Daemon(side, self.config, directory / side)
-        for name in ("rules", "secrets", "code", "policies"):
-            (directory / name).mkdir()
-        (directory / "policies" / "anonymous.yaml").write_text(EVERYTHING)
-        name = 'edge.name = "press-hall"' if side == "edge" else ""
-        self.config.write_text(
-            f"""
-            {side}.data_dir = "{side}"
-            {name}
-            rules.directory = "rules"
-            devices.policies = "policies"
-            functions = {{ directory = "functions", secrets = "secrets" }}
-            http = {{ address = "{self.http.host}:{self.http.port}", {http} }}
-            [[listeners]]
-            address = "{self.address.host}:{self.address.port}"
-            anonymous = true
-            {more}
-            """
-        )
-
-    # -- deploying ----------------------------------------------------------------------------------------------------
-
-    def install(self, name: str, code: str, *packages: str, rules: str | None = None, **manifest: Any) -> int:
-        """A new version of a function of one module, with `packages` of this environment beside it; its number."""
-        source = self.directory / "code" / name
-        source.mkdir(exist_ok=True)
-        (source / "app.py").write_text(code)
-        for package in packages:
-            bring(package, source)
-        known = {"name": name, "version": 1, "runtime": RUNTIME, "handler": "app.handler", **manifest}
-        return self.library.install(Draft(Manifest(**known), source, rules=rules)).manifest.version
-
-    def deploy(self, name: str, code: str, *packages: str, **more: Any) -> int:
-        """The same, and the daemon is told."""
-        version = self.install(name, code, *packages, **more)
-        self.daemon.ask("functions-changed")
-        return version
-
-    def command(self, *words: object, status: int = 0) -> str:
-        """What `tidegate functions …` prints, or says on standard error when it shall fail."""
-        command = [sys.executable, "-m", "tidegate.main", "functions", *map(str, words), "--config", str(self.config)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)
-        assert done.returncode == status, (done.stdout, done.stderr)
-        return done.stderr if status else done.stdout
-
-    # -- looking ------------------------------------------------------------------------------------------------------
-
-    def pools(self, name: str) -> list[dict[str, Any]]:
-        """What `functions status` says of the versions of a function that were called."""
-        return list(self.daemon.ask("functions-status", function=name)["functions"])
-
-    def held(self, name: str = "") -> int:
-        """Asynchronous events that have not ended, of one function or of all."""
-        return sum(lane["held"] for lane in self.daemon.ask("functions-status", function=name)["queues"])
-
-    def letters(self, name: str = "") -> list[dict[str, Any]]:
-        """The dead letters of one function or of all."""
-        return list(self.daemon.ask("functions-dead-list", function=name, limit=10_000)["dead"])
-
-    def dead(self, name: str = "") -> list[dict[str, Any]]:
-        """The same with their events."""
-        return [self.daemon.ask("functions-dead-show", id=letter["id"]) for letter in self.letters(name)]
-
-    def counter(self, name: str, **labels: str) -> int:
-        """The sum of the counters of that name that have these labels."""
-        counters: dict[str, int] = self.daemon.ask("status")["counters"]
-        wanted = [f'{label}="{value}"' for label, value in labels.items()]
-        return sum(
-            value
-            for key, value in counters.items()
-            if key.split("{")[0] == name and all(each in key for each in wanted)
-        )
-
-    def workers(self) -> list[int]:
-        """The process ids of all workers, as this machine numbers them."""
-        return [pid for pid in descendants(self.daemon.pid) if is_worker(pid)]
-
-    @property
-    def faults(self) -> list[str]:
-        """What it logged that points to a mistake of ours."""
-        return [line for line in self.daemon.log.read_text().splitlines() if "Traceback" in line or "nobody" in line]
-
-    @contextmanager
-    def wire(self, name: str, *topics: str, version: int = 5) -> Iterator[Wire]:
-        """A connection to the broker that has subscribed to these topics."""
-        with Wire(self.address, version).connect(name) as wire:
-            if topics:
-                wire.subscribe(*topics)
-            yield wire
+def handler(event, context):
+    global seen
+    seen += 1
+    match event.get("do"):
+        case "sleep":
+            time.sleep(event["seconds"])
+        case "raise":
+            raise ValueError("told to")
+        case "exit":
+            os._exit(event["code"])
+        case "sys.exit":
+            sys.exit(event["code"])
+        case "kill":
+            os.kill(os.getpid(), getattr(signal, event["signal"]))
+            time.sleep(30)
+        case "print":
+            print(event["text"])
+        case "shout":
+            for _ in range(event["times"]):
+                print(event["text"], end="")
+        case "shell":
+            subprocess.run(event["command"], shell=True, check=False)
+        case "close everything":
+            os.closerange(3, 100)
+            time.sleep(30)
+        case "hold":
+            ballast.append(bytearray(os.urandom(1 << 20)) * event["mb"])
+        case "result":
+            return "x" * event["size"]
+    return {"n": event.get("n"), "seen": seen, "instance": context.log_stream_name}
+"""
 
 
-@contextmanager
-def running(directory: Path, side: str = "edge", **options: Any) -> Iterator[Box]:
-    """A box whose daemon runs, and is killed at the end; nothing may go wrong inside it meanwhile."""
-    box = Box(directory, side, **options)
+class Answers:
+    """What came back, by request id; a `done` that is called twice is a failure at once."""
+
+    def __init__(self) -> None:
+        self.results: dict[str, Result] = {}
+
+    def to(self, request_id: str) -> Callable[[Result], None]:
+        def done(result: Result) -> None:
+            assert request_id not in self.results, "done was called twice"
+            self.results[request_id] = result
+
+        return done
+
+
+class Site:
+    """Pools with a launcher, a budget, logs and counters of their own."""
+
+    def __init__(
+        self, directory: Path, launcher: Launcher, group: asyncio.TaskGroup, workers: int, idle: float
+    ) -> None:
+        self.directory = directory
+        self.launcher = launcher
+        self.counters = Counters()
+        self.logs = Logs(directory / "logs", 4 << 20, self.counters)
+        self.budget = Budget(workers)
+        self.environment: dict[str, str] = {}
+        self.failing: Exception | None = None
+        self.refused = 0  # starts
+        self.endpoints: list[tuple[Mapping[str, str], socket]] = []  # that are served now
+        self.surroundings = PoolSurroundings(self._environment, self._serve, self.budget, self.logs, idle)
+        self.answers = Answers()
+        self.pools: list[Pool] = []
+        self._group = group
+        self._starts = itertools.count(1)
+
+    def pool(self, source: str = OBEDIENT, name: str = "obedient", **options: Any) -> Pool:
+        """The pool of a function of this source text, already running."""
+        pool = Pool(package(self.directory, source, name, **options), self.launcher, self.surroundings, self.counters)
+        self.pools.append(pool)
+        self._group.create_task(pool.run())
+        return pool
+
+    def submit(self, pool: Pool, event: object, **options: bool) -> str:
+        """Submit an event (bytes as they are, else as JSON) and return its request id."""
+        request_id = str(uuid.uuid4())
+        payload = event if isinstance(event, bytes) else orjson.dumps(event)
+        function = FunctionName(pool.package.manifest.name)
+        pool.submit(Invocation(request_id, function, payload), self.answers.to(request_id), **options)
+        return request_id
+
+    async def result(self, request_id: str) -> Result:
+        """What became of an event."""
+        await until(lambda: request_id in self.answers.results)
+        return self.answers.results[request_id]
+
+    async def results(self, request_ids: Sequence[str]) -> list[Result]:
+        """What became of events, in their order."""
+        return [await self.result(request_id) for request_id in request_ids]
+
+    async def call(self, pool: Pool, event: object, **options: bool) -> Result:
+        """Submit an event and wait for it."""
+        return await self.result(self.submit(pool, event, **options))
+
+    def kill_launcher(self) -> None:
+        """As a user could by mistake, or the kernel for memory."""
+        assert self.launcher._process is not None
+        self.launcher._process.kill()
+
+    async def written(self, name: str = "obedient") -> list[dict[str, Any]]:
+        """The log of a function so far."""
+        await self.logs.close()
+        return list(logs.read(self.directory / "logs", name))
+
+    def _environment(self, package: Package) -> dict[str, str]:
+        if self.failing is not None:
+            self.refused += 1
+            raise self.failing
+        return {**self.environment, "AWS_REGION": "eu-west-1", "START": str(next(self._starts))}
+
+    async def _serve(
+        self, sock: socket, package: Package, environment: Mapping[str, str], depth: Callable[[], int]
+    ) -> Callable[[], Any]:
+        served = (environment, sock)
+        self.endpoints.append(served)
+
+        async def close() -> None:
+            sock.close()
+            self.endpoints.remove(served)
+
+        return close
+
+
+@asynccontextmanager
+async def site(directory: Path, *, workers: int = 8, idle: float = 300.0) -> AsyncIterator[Site]:
+    """A launcher and what pools need around them; everything has ended afterwards."""
+    launcher = Launcher(FunctionsSection(directory=directory / "functions"))
     try:
-        box.daemon.start()
-        yield box
-    finally:
-        box.daemon.kill()
-    assert box.faults == []
-
-
-class Taker(Resuming):
-    """Takes every message on some topics, across kills of the daemon; `documents` has them as they came."""
-
-    def __init__(self, address: HostPort, name: str, *topics: str) -> None:
-        super().__init__(address, name, 5)
-        self.documents: list[Any] = []
-        with self.connect() as wire:
-            wire.subscribe(*topics)
-
-    def run_once(self, wire: Wire) -> None:
-        while not self.stopping.is_set():
-            self.documents += [json.loads(message.payload) for message in wire.take(1)]
-
-
-def bring(package: str, directory: Path) -> None:
-    """Copy a package of this environment into a function's directory; of botocore's data, what handlers here use."""
-    spec = find_spec(package)
-    assert spec is not None
-    assert spec.origin is not None
-    origin = Path(spec.origin)
-    if origin.name != "__init__.py":
-        shutil.copy(origin, directory)
-    elif not (directory / package).exists():
-        shutil.copytree(origin.parent, directory / package, ignore=_ignored)
-
-
-def _ignored(path: str, names: list[str]) -> set[str]:
-    unused = set(names) - BOTO3_DATA - BOTO3_SERVICES if path.endswith("botocore/data") else set()
-    return unused | {"__pycache__", "stream_manager", "cacert.pem", "examples"} & set(names)
-
-
-def descendants(pid: int) -> list[int]:
-    """Every process below one."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
+        async with asyncio.TaskGroup() as group:
+            made = Site(directory, launcher, group, workers, idle)
             try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue  # it has just ended
-            children.setdefault(parent, []).append(int(entry.name))
-    found = [pid]
-    for each in found:
-        found += children.get(each, [])
-    return found[1:]
+                yield made
+            finally:
+                for pool in made.pools:
+                    await pool.close()
+        assert made.budget.taken == 0
+        assert made.endpoints == []
+        await made.logs.close()
+    finally:
+        await launcher.close()
 
 
-def is_worker(pid: int) -> bool:
-    """Whether a process runs a handler, by the command line of its first steps (`functions.worker`)."""
+def package(directory: Path, source: str, name: str, **options: Any) -> Package:
+    """A version on disk, as a deployment would leave it; a source that begins with #! is a bootstrap."""
+    path = directory / "functions" / name / "versions" / "1"
+    (path / "code").mkdir(parents=True)
+    (path / "layers").mkdir()
+    if source.startswith("#!"):
+        (path / "code" / "bootstrap").write_text(source)
+        (path / "code" / "bootstrap").chmod(0o755)
+        options = {"runtime": "provided.al2023", "handler": "bootstrap", **options}
+    else:
+        (path / "code" / "app.py").write_text(source)
+        options = {"runtime": PYTHON, "handler": "app.handler", "python": sys.executable, **options}
+    for parent in (*path.parents, path):
+        if parent.is_relative_to(directory) and parent != directory:
+            parent.chmod(0o755)
+    return Package(Manifest(name=name, version=1, **options), path)
+
+
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "in vain"
+        await asyncio.sleep(0.005)
+
+
+def value(result: Result) -> Any:
+    """What the handler returned."""
+    assert result.ending is Ending.SUCCESS, result
+    return orjson.loads(result.payload)
+
+
+def error(result: Result) -> dict[str, Any]:
+    """Lambda's error object."""
+    assert result.ending is not Ending.SUCCESS, result
+    found = orjson.loads(result.payload)
+    assert isinstance(found, dict)
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-    return "python" in words[0] and any(word.startswith("data=") for word in words)
