@@ -78,7 +78,7 @@ class Sandboxes:
 
     def temporary(self) -> list[Path]:
         """The directories of workers that have no /tmp of their own."""
-        return list(Path(tempfile.gettempdir()).glob("tidegate-*-*/[0-9]*"))
+        return list(self.public.glob("tidegate-*-*/[0-9]*"))
 
     @asynccontextmanager
     async def running(self, code: str, *arguments: str, **limits: object) -> AsyncIterator[Launched]:
@@ -115,6 +115,7 @@ async def sandboxes(
     Without, the launcher and its workers run from a copy that every user can read: root's workers become others.
     """
     with public_directory() as public, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(public))  # for the launcher
         if not wrapped:
             for package in ("launcher", "worker"):
                 shutil.copytree(FUNCTIONS / package, public / "functions" / package)

@@ -117,7 +117,8 @@ async def test_a_launcher_that_died_is_followed_by_another() -> None:
 
 
 @both
-async def test_a_launcher_that_is_killed_at_any_moment_of_a_start_leaves_nothing(wrapped: bool) -> None:
+@pytest.mark.parametrize("killed", ["launcher", "keeper"])
+async def test_whoever_is_killed_at_any_moment_of_a_start_nothing_is_left(wrapped: bool, killed: str) -> None:
     mark = uuid.uuid4().hex
 
     async def start(boxes: Sandboxes) -> None:
@@ -127,11 +128,12 @@ async def test_a_launcher_that_is_killed_at_any_moment_of_a_start_leaves_nothing
     for step in range(15):
         async with sandboxes(wrapped=wrapped) as boxes, asyncio.TaskGroup() as group:
             await boxes.launcher.layers()
-            [launcher] = own_launchers()
+            [keeper] = own_launchers()
+            [launcher] = children(keeper)
             for _ in range(3):
                 group.create_task(start(boxes))
             await asyncio.sleep(step * 0.003)  # a start takes 30 ms
-            os.kill(launcher, 9)
+            os.kill(launcher if killed == "launcher" else keeper, 9)
     await eventually(lambda: not processes_with(mark))
 
 
@@ -190,6 +192,10 @@ async def test_a_launcher_that_is_not_there_is_said_so(tmp_path: Path) -> None:
 
 def own_launchers() -> list[int]:
     return [pid for pid in processes_with("--fd=") if stat(pid)[1] == str(os.getpid())]
+
+
+def children(parent: int) -> list[int]:
+    return [pid for pid in processes_with("--fd=") if stat(pid)[1] == str(parent)]
 
 
 def stat(pid: int) -> list[str]:

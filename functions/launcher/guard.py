@@ -1,14 +1,19 @@
-"""What stands in for a process namespace: the parent of a worker that leaves nothing of it behind.
+"""Processes that leave nothing behind: the keeper above a launcher, and a guard above each worker without bubblewrap.
 
-Forked from the launcher where there is no bubblewrap. It is the subreaper of the worker: what loses its parent in
-there becomes a child of the guard, however often it forked and whatever session it made. When the worker ends, the
-launcher dies or says SIGTERM, the guard stops all that is below it until nothing new appears, kills it, and ends.
+Both are forks of the launcher that wait and do nothing else. They are subreapers: what loses its parent below them
+becomes their child, however often it forked and whatever session it made. When what they watch has ended, they stop
+all that is below until nothing new appears, kill it, and end.
+
+bubblewrap takes its worker along when the launcher dies, but for a moment in the middle of its start in which its
+own child is left waiting for ever. The keeper is for that moment. If the keeper is killed instead, the launcher is
+told by the kernel and ends its workers itself.
 
 A worker under the launcher's own user, on a kernel without Landlock's scopes (before 6.12), could kill its guard;
 that is one of the reasons why bubblewrap is the layer that counts.
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 from collections.abc import Callable
@@ -21,21 +26,37 @@ KILLED = 128 + signal.SIGKILL
 LOOK_AGAIN_S = 0.02  # what was killed may take a moment to be gone
 AWAITED = frozenset((signal.SIGTERM, signal.SIGCHLD))
 
+libc = ctypes.CDLL(None)
 
-def run(plan: Plan, arrange: Callable[[], None], cgroup: str) -> None:
-    """Start the worker of a plan and stay until nothing of it is left; exits with its code, or 128 and the signal."""
-    import ctypes  # here, for the launcher itself needs none of it
 
-    launcher = os.getppid()
+def keep() -> None:
+    """Divide in two: the keeper stays in here and ends with the launcher, which returns and goes on."""
+    keeper = os.getpid()
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)
+    launcher = os.fork()
+    if launcher == 0:
+        _end_with(keeper)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED)
+        return
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    code = _await(launcher, at_sigterm=lambda: os.kill(launcher, signal.SIGTERM))
+    _sweep()
+    os._exit(code)
+
+
+def run(plan: Plan, arrange: Callable[[], None], cgroup: str, launcher: int) -> None:
+    """Start the worker of a plan and stay until nothing of it is left; exits with its code, or 128 and the signal.
+
+    `launcher` is the process that this one was forked from: it may be gone already. At its end, and at SIGTERM, the
+    worker is killed.
+    """
     os.setsid()
     if cgroup:
         cgroups.join(cgroup)
     signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)
-    libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != launcher:
-        os._exit(KILLED)
+    _end_with(launcher)
     worker = os.fork()
     if worker == 0:
         try:
@@ -52,13 +73,23 @@ def run(plan: Plan, arrange: Callable[[], None], cgroup: str) -> None:
     os._exit(code)
 
 
-def _await(worker: int) -> int:
+def _end_with(parent: int) -> None:
+    """Have SIGTERM sent to this process when its parent ends; if it has ended already, so does this process."""
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(KILLED)
+
+
+def _await(child: int, at_sigterm: Callable[[], None] | None = None) -> int:
+    """The child's code when it has ended, or KILLED at SIGTERM, unless there is something else to do at SIGTERM."""
     while True:
         if signal.sigwait(AWAITED) == signal.SIGTERM:
-            return KILLED
+            if at_sigterm is None:
+                return KILLED
+            at_sigterm()
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == worker:
+            if pid == child:
                 code = os.waitstatus_to_exitcode(status)
                 return code if code >= 0 else 128 - code
             if pid == 0:

@@ -84,9 +84,10 @@ def start(plan: Plan, ends: list[int], cgroup: str = "") -> Process:
     """Start a worker; `ends` are its channel, standard output and standard error. Raises OSError."""
     if plan.script:
         return _start_wrapped(plan, ends, cgroup)
+    launcher = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _child(lambda: guard.run(plan, lambda: _arrange(ends), cgroup), ends[2])
+        _child(lambda: guard.run(plan, lambda: _arrange(ends), cgroup, launcher), ends[2])
     return _started(pid, -1, cgroup)
 
 

@@ -22,7 +22,7 @@ import socket
 import struct
 import sys
 
-from functions.launcher import protocol
+from functions.launcher import guard, protocol
 from functions.launcher.process import Process
 from functions.launcher.protocol import BadRequest, Spec
 from functions.launcher.sandbox import MODES, strictest
@@ -71,6 +71,11 @@ class Server:
         self._workers, self._mode, self._listening = workers, mode, listening
         self._connections: dict[socket.socket, Connection] = {}
         self._running = 0  # workers, those of lost connections included
+        self._is_told = False  # to end
+        told, telling = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._selector.register(told, selectors.EVENT_READ, lambda: self._tell(told))
+        signal.set_wakeup_fd(telling)  # a handler that raised could leave anything half done
+        signal.signal(signal.SIGTERM, lambda *_: None)
         if listening is not None:
             listening.setblocking(False)
             self._selector.register(listening, selectors.EVENT_READ, self._accept)
@@ -82,17 +87,20 @@ class Server:
         self._selector.register(channel, selectors.EVENT_READ, lambda: self._hear(connection))
 
     def run(self) -> None:
-        """Serve until nobody is left to be served and every worker has ended."""
+        """Serve until SIGTERM, or until nobody is left to be served; then end when every worker has."""
         try:
-            while self._listening is not None or self._connections or self._running:
+            while not self._is_told and (self._listening is not None or self._connections or self._running):
                 self._turn(None)
         finally:
-            self._listening = None
             for connection in list(self._connections.values()):
                 self._lost(connection)
             while self._running and self._turn(STOP_LIMIT_S):
                 pass
             self._workers.close()
+
+    def _tell(self, told: int) -> None:
+        os.read(told, 64)
+        self._is_told = True
 
     def _turn(self, limit: float | None) -> bool:
         ready = self._selector.select(limit)
@@ -228,17 +236,19 @@ def main() -> None:
     if bubblewrap is None:
         bubblewrap = next((path for path in BUBBLEWRAP if os.access(path, os.X_OK)), "")
     workers = Workers(bubblewrap, sys.executable)
+    channel = listening = None
     if "fd" in options:
-        server = Server(workers, mode)
         channel = socket.socket(fileno=int(options.pop("fd")))
         channel.set_inheritable(False)
-        server.add(channel, os.geteuid())
     else:
-        server = Server(workers, mode, _listening(options.pop("listen", "")))
+        listening = _listening(options.pop("listen", ""))
     if options:
         sys.exit(f"--{next(iter(options))}: the launcher has no such option")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the daemon decides when its workers end
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    guard.keep()
+    server = Server(workers, mode, listening)
+    if channel is not None:
+        server.add(channel, os.geteuid())
     server.run()
 
 
