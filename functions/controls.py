@@ -56,27 +56,29 @@ class _Controls:
 
     async def replay_dead(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Have them tried again."""
-        count = 0
+        count, missing = 0, list[int]()
         for identity in await self._meant(arguments):
             try:
                 await self._functions.asynchronous.replay(identity)
             except InvalidParameter:
+                missing.append(identity)
                 continue
             except FunctionsError as error:
                 raise FunctionsError(f"dead letter {identity}: {error}; {count} are back in the queue") from None
             count += 1
-        return {"count": count}
+        return {"count": count, "missing": missing}
 
     async def drop_dead(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Delete them."""
-        count = 0
+        count, missing = 0, list[int]()
         for identity in await self._meant(arguments):
             try:
                 await self._functions.asynchronous.drop(identity)
             except InvalidParameter:
+                missing.append(identity)
                 continue
             count += 1
-        return {"count": count}
+        return {"count": count, "missing": missing}
 
     async def _meant(self, arguments: dict[str, Any]) -> list[int]:
         ids = arguments.get("ids")

@@ -12,8 +12,9 @@ seconds, which the event loop must not. No write is synced: logs may lose their 
 Invariants:
 1. Both files of a function together have at most `bytes_max` bytes; a line has at most `LINE_BYTES_MAX` of message.
 2. A function writes `BURST_BYTES` at once and `BYTES_PER_SECOND` in the long run; what is beyond is dropped, counted,
-   and one line tells how much. All functions together have at most `PENDING_BYTES_MAX` in memory, and as much again
-   with the thread.
+   and one line tells how much. Platform lines have `PLATFORM_BURST_BYTES` and `PLATFORM_BYTES_PER_SECOND` more, so that
+   what a handler shouts does not hide how its events ended.
+3. All functions together have at most `PENDING_BYTES_MAX` in memory, and as much again with the thread.
 """
 
 import asyncio
@@ -37,6 +38,8 @@ FLUSH_SECONDS = 0.2  # one small write for many lines; what `logs -f` shows is n
 LINE_BYTES_MAX = 64 << 10  # of one message; longer lines are cut into several
 BYTES_PER_SECOND = 128 << 10  # a thousand lines a second; twice as much would wear a small SD card out within a year
 BURST_BYTES = 512 << 10  # a traceback storm, or the start of a chatty library
+PLATFORM_BYTES_PER_SECOND = 16 << 10  # thirty events' START, END and REPORT, when the handler has used up the rest
+PLATFORM_BURST_BYTES = 64 << 10
 PENDING_BYTES_MAX = 4 << 20  # while the disk does not take anything
 FOLLOW_SECONDS = 0.3  # between two looks at a file that is followed
 TAIL_BYTES = 4096  # of X-Amz-Log-Result (Lambda)
@@ -135,13 +138,14 @@ class Logs:
 class FunctionLog:
     """The log of one function: lines are admitted or dropped here, and wait here for the thread."""
 
-    __slots__ = ("_allowance", "_at", "_dropped", "_dropped_bytes", "_lines", "_logs", "_name")
+    __slots__ = ("_allowance", "_at", "_dropped", "_dropped_bytes", "_lines", "_logs", "_name", "_reserve")
 
     def __init__(self, logs: Logs, name: str) -> None:
         self._logs = logs
         self._name = name
         self._lines: list[bytes] = []
         self._allowance = float(BURST_BYTES)
+        self._reserve = float(PLATFORM_BURST_BYTES)  # for platform lines, when there is no allowance
         self._at = time.monotonic()
         self._dropped = 0
         self._dropped_bytes = 0
@@ -149,13 +153,15 @@ class FunctionLog:
     def has_room(self) -> bool:
         """Whether a line would be kept now."""
         now = time.monotonic()
-        self._allowance = min(BURST_BYTES, self._allowance + (now - self._at) * BYTES_PER_SECOND)
-        self._at = now
+        past, self._at = now - self._at, now
+        self._allowance = min(BURST_BYTES, self._allowance + past * BYTES_PER_SECOND)
+        self._reserve = min(PLATFORM_BURST_BYTES, self._reserve + past * PLATFORM_BYTES_PER_SECOND)
         return self._allowance > 0 and self._logs.pending < PENDING_BYTES_MAX
 
     def write(self, request_id: str, stream: str, message: bytes, version: str) -> None:
         """Add a line, or count it as dropped."""
-        if not self.has_room():
+        from_reserve = not self.has_room()
+        if from_reserve and (stream != "platform" or self._reserve <= 0 or self._logs.pending >= PENDING_BYTES_MAX):
             self.drop(1, len(message))
             return
         line: dict[str, str] = {"time": stamp(time.time()), "requestId": request_id, "stream": stream}
@@ -164,7 +170,7 @@ class FunctionLog:
             line["level"] = found[1].decode()
         line["message"] = message[:LINE_BYTES_MAX].decode("utf-8", "replace")
         line["version"] = version
-        self._add(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        self._add(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE), from_reserve=from_reserve)
 
     def drop(self, lines: int, size: int) -> None:
         """Count lines that are not kept."""
@@ -187,8 +193,11 @@ class FunctionLog:
         lines, self._lines = self._lines, []
         return b"".join(lines)
 
-    def _add(self, line: bytes) -> None:
-        self._allowance -= len(line)
+    def _add(self, line: bytes, *, from_reserve: bool = False) -> None:
+        if from_reserve:
+            self._reserve -= len(line)
+        else:
+            self._allowance -= len(line)
         self._lines.append(line)
         self._logs.grown(len(line))
 
@@ -214,12 +223,13 @@ def stamp(now: float) -> str:
 
 
 def read(
-    directory: Path, name: str, *, since: float = 0.0, request_id: str = "", follow: bool = False
+    directory: Path, name: str, *, since: float = 0.0, request_id: str = "", version: str = "", follow: bool = False
 ) -> Iterator[dict[str, Any]]:
     """The lines of a function as written, oldest first; with `follow` what is written from now on too, for ever.
 
-    `since` is seconds since the epoch, `request_id` may be the beginning of one. For commands: it reads files and
-    sleeps. Messages are a function's own words and may hold anything: make them printable before a terminal sees them.
+    `since` is seconds since the epoch, `request_id` may be the beginning of one, `version` is a number. For commands:
+    it reads files and sleeps. Messages are a function's own words and may hold anything: make them printable before a
+    terminal sees them.
     Raises FunctionNotFound where nothing was ever logged, unless it is followed.
     """
     older, path = _paths(directory, name)
@@ -230,6 +240,8 @@ def read(
         with suppress(orjson.JSONDecodeError):  # a power cut may leave half a line
             line = orjson.loads(raw)
             is_wanted = isinstance(line, dict) and line.get("time", "") >= after
+            if is_wanted and version and line.get("version") != version:
+                continue
             if is_wanted and str(line.get("requestId", "")).startswith(request_id):
                 yield line
 

@@ -26,7 +26,7 @@ from tidegate.functions import app, template
 PAGES = sorted((Path(__file__).parent.parent / "docs" / "rules").glob("*.md"))
 
 FUNCTIONS = (Path(__file__).parent.parent / "docs" / "functions.md").read_text()
-TEMPLATES = re.findall(r"```yaml\n(.*?)```", FUNCTIONS, re.DOTALL)
+TEMPLATES = re.findall(r"```yaml\n(.*?^Resources:.*?)```", FUNCTIONS, re.DOTALL | re.MULTILINE)
 HANDLERS = re.findall(r"```python\n(.*?)```", FUNCTIONS, re.DOTALL)
 COMMANDS = re.findall(r"(?:^|\$ |\| |`)(tidegate functions \w[^\n`]*)", FUNCTIONS, re.MULTILINE)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from functions.names import FunctionName
+from functions.runtimes import find_node
 from tests.functions_command import HANDLER, Box, function
 
 RULE = {"Type": "IoTRule", "Properties": {"Sql": "SELECT * FROM 'plant/#'", "AwsIotSqlVersion": "2016-03-23"}}
@@ -159,11 +160,46 @@ def test_requirements_may_lie_elsewhere(box: Box) -> None:
     assert box.library.current()[0].site_packages is not None
 
 
-def test_a_handler_that_is_not_in_the_package_is_warned_of(box: Box) -> None:
-    ended = box.run("deploy", box.template({"A": function(Handler="main.handler")}))
-    assert ended.exit_code == 0
-    assert "A: the package has no main.*, where the handler main.handler should be" in ended.stderr
-    assert "should be" not in box.run("deploy", box.template({"A": function()})).stderr
+@pytest.mark.parametrize(
+    ("properties", "words"),
+    [
+        ({"Handler": "main.handler"}, "Handler main.handler: the package has no main.py; at its top there is app.py"),
+        ({"Handler": "app"}, "Handler app: write FILE.FUNCTION, as app.handler"),
+        ({"Handler": "app."}, "Handler app.: write FILE.FUNCTION"),
+        ({"Handler": "index.handler", "Runtime": "nodejs20.x"}, "the package has no index.js"),
+        ({"Runtime": "provided.al2023"}, "bootstrap: provided.* needs an executable of this name"),
+    ],
+)
+def test_what_could_not_run_does_not_replace_what_works_and_a_dry_run_says_so_too(
+    box: Box, properties: dict[str, object], words: str
+) -> None:
+    if properties.get("Runtime") == "nodejs20.x" and find_node(20) is None:
+        words = "there is no node on this machine"
+    box.ok("deploy", box.template({"A": function(), "B": function()}))
+    template = box.template({"A": function(), "B": function(**properties)})
+    for more in ((), ("--dry-run",)):
+        said = box.fails("deploy", template, *more, code=78)
+        assert words in said
+        assert "unpacking" not in said  # not even the good one was begun
+    assert (box.library.aliases("A"), box.library.aliases("B")) == ({"$LATEST": 1}, {"$LATEST": 1})
+
+
+def test_a_handler_may_come_from_a_layer_or_from_requirements(box: Box) -> None:
+    wheel(box.path / "wheels", "leaf", HANDLER)
+    (box.path / "layer" / "python").mkdir(parents=True)
+    (box.path / "layer" / "python" / "shared.py").write_text(HANDLER)
+    box.ok("deploy", box.template({"L": function(Handler="shared.handler", Layers=["layer"])}))
+    (box.path / "src" / "requirements.txt").write_text("leaf==1.0\n")
+    wheels = ("--wheels", box.path / "wheels")
+    box.ok("deploy", box.template({"R": function(Handler="leaf.handler")}), *wheels)
+    said = box.fails("deploy", box.template({"R": function(Handler="lead.handler")}), *wheels, code=78)
+    assert "the package has no lead.py" in said
+    assert box.library.aliases("R") == {"$LATEST": 1}
+
+
+def test_a_path_that_is_not_there_is_said_to_be_not_there(box: Box) -> None:
+    assert "nope: there is no such file or directory" in box.fails("deploy", box.path / "nope")
+    assert "there is no such file" in box.fails("deploy", box.path / "nope.yaml")
 
 
 def test_a_bootstrap_that_is_not_there_is_a_fault_and_nothing_is_kept(box: Box) -> None:

@@ -147,10 +147,13 @@ def test_an_event_that_is_given_up_can_be_looked_at_replayed_and_dropped(box: Bo
     shown = box.json("dead", "show", letter["id"])
     assert json.loads(shown["payload"]) == {"fail": 1}
     assert "no such reading" in shown["response"]
-    assert box.json("dead", "replay", letter["id"]) == {"count": 1}
+    ended = box.run("dead", "replay", letter["id"], 998)
+    assert ended.exit_code == 1
+    assert ended.stdout == f"{letter['id']} is back in the queue\n"
+    assert "998 is not among the dead events" in ended.stderr
     [again] = eventually(lambda: [each for each in box.json("dead", "list") if each["id"] != letter["id"]])
-    assert "2 of 2 ids are not among the dead events" in box.fails("dead", "drop", 998, 999)
-    assert box.json("dead", "drop", again["id"]) == {"count": 1}
+    assert "998, 999 are not among the dead events" in box.fails("dead", "drop", 998, 999)
+    assert box.json("dead", "drop", again["id"]) == {"count": 1, "missing": []}
     assert box.json("dead", "list", "--function", "press") == []
     box.fails("dead", "drop", code=2)
 

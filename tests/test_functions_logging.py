@@ -75,6 +75,18 @@ def test_lines_of_one_request_are_shown(box: Box) -> None:
     assert messages(box.ok("logs", "press", "--request", SECOND[:8])) == ["\\x1b[31mred"]
 
 
+def test_lines_of_one_version_are_shown_by_its_number_or_its_alias(box: Box) -> None:
+    template = box.template({"press": function(AutoPublishAlias="live")})
+    box.ok("deploy", template)
+    box.ok("deploy", template)
+    with (box.path / "data" / LOGS / "press.jsonl").open("a") as file:
+        file.write(line("2026-05-09T07:31:00.000Z", "of the second", SECOND, version="2"))
+    assert messages(box.ok("logs", "press:2")) == messages(box.ok("logs", "press:live")) == ["of the second"]
+    assert messages(box.ok("logs", "press:1")) == ["older", "START", "hot", "\\x1b[31mred"]
+    assert len(messages(box.ok("logs", "press"))) == 5
+    assert "Function not found" in box.fails("logs", "press:nobody")
+
+
 def test_as_json_lines_are_as_they_were_written(box: Box) -> None:
     written = (box.path / "data" / LOGS / "press.jsonl").read_text().splitlines()
     assert [json.loads(each) for each in box.ok("logs", "press", "--json", "-n", 3).splitlines()] == [

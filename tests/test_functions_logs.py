@@ -16,7 +16,7 @@ import pytest
 from core.telemetry import Counters
 from functions import logs
 from functions.errors import FunctionNotFound
-from functions.logs import BURST_BYTES, LINE_BYTES_MAX, Logs, read
+from functions.logs import BURST_BYTES, LINE_BYTES_MAX, PLATFORM_BURST_BYTES, Logs, read
 
 MB = 1 << 20
 
@@ -138,6 +138,21 @@ async def test_a_flood_is_cut_off_counted_and_told_of(tmp_path: Path) -> None:
     kept_lines = sum(line.startswith("xxx") for line in lines)
     assert kept_lines + counters.value("function_log_lines_dropped_total") == 20_007
     assert any("lines" in line and "were not kept" in line for line in lines)
+
+
+async def test_a_flood_does_not_hide_the_platforms_lines_which_have_a_bound_of_their_own(tmp_path: Path) -> None:
+    kept = Logs(tmp_path, 8 * MB, Counters())
+    alarm = kept.of("alarm")
+    for _ in range(20_000):
+        alarm.write("", "stdout", b"x" * 200, "7")
+    for number in range(30):
+        alarm.write("5f0c", "platform", b"REPORT %d" % number, "7")
+    for _ in range(20_000):
+        alarm.write("5f0c", "platform", b"y" * 200, "7")
+    assert kept.pending <= BURST_BYTES + PLATFORM_BURST_BYTES + 2 * LINE_BYTES_MAX
+    await kept.close()
+    reports = [line for line in messages(tmp_path) if line.startswith("REPORT ")]
+    assert reports == [f"REPORT {number}" for number in range(30)]
 
 
 async def test_a_quiet_time_gives_room_again(tmp_path: Path) -> None:

@@ -104,6 +104,16 @@ def test_metadata_says_what_lambda_has_no_word_for(place: Path) -> None:
     assert manifest.concurrency == 1  # of a pinned one, as in Greengrass
 
 
+def test_how_a_handler_logs_is_told_to_its_runtime_as_lambda_does(place: Path) -> None:
+    chosen = {"LogFormat": "JSON", "ApplicationLogLevel": "WARN", "SystemLogLevel": "WARN", "LogGroup": "/mine"}
+    told = one(place, {"LoggingConfig": chosen, "Environment": {"Variables": {"KEY": "b"}}}).manifest().environment
+    assert told == {"KEY": "b", "AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": "WARN"}
+    text = one(place, {"LoggingConfig": {"LogFormat": "Text"}}).manifest().environment
+    assert text == {"AWS_LAMBDA_LOG_FORMAT": "Text"}
+    assert one(place, {"LoggingConfig": {}}).manifest().environment == {}
+    assert "LoggingConfig.ApplicationLogLevel" in fault(place, {"LoggingConfig": {"ApplicationLogLevel": "LOUD"}})
+
+
 def test_defaults_of_the_template_count_for_each_function(place: Path) -> None:
     text = """
     Globals:

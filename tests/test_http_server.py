@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import stat
+import uuid
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,24 @@ async def test_requests_of_a_connection_are_answered_one_after_the_other() -> No
             answer = await peer.answer()
             assert (answer.status, answer.body) == (200, b"%d" % number)
             assert "date" in answer.headers
+
+
+async def test_every_answer_has_a_request_id_of_its_own_also_a_refusal() -> None:
+    async def answer(request: Request) -> Response:
+        if request.path == "/refused":
+            raise HttpError(404, "ResourceNotFoundException", "nothing")
+        return Response(200, b"", {"x-amzn-requestid": "given"} if request.path == "/given" else {})
+
+    seen = []
+    async with serving(answer, SMALL) as (_, address), wire(address) as peer:
+        for path in (b"/", b"/", b"/refused", b"/given"):
+            peer.send(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            seen.append((await peer.answer()).headers["x-amzn-requestid"])
+        peer.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\n")  # refused before any handler
+        seen.append((await peer.answer()).headers["x-amzn-requestid"])
+    assert len(set(seen)) == 5
+    assert seen[3] == "given"
+    assert all(str(uuid.UUID(each)) == each for each in (*seen[:3], seen[4]))
 
 
 @on_both_loops

@@ -190,7 +190,7 @@ def test_code_and_layers_together_are_bounded(
     code = zipped(tmp_path / "code.zip", ("index.py", b"x=1" * 100))
     layer = zipped(tmp_path / "layer.zip", ("python/a.py", b"x=1" * 100))
     monkeypatch.setattr("functions.packages.staging.Allowance", lambda: Allowance(650))
-    fitting = manifest(runtime="python3.11")
+    fitting = manifest(runtime="python3.11", handler="index.handler")
     with pytest.raises(BadPackage, match="layers included"):
         library.install(Draft(fitting, code, (layer, layer), python=sys.executable))
     assert library.install(Draft(fitting, code, (layer,), python=sys.executable)).manifest.layers == 1
@@ -387,7 +387,7 @@ def test_two_who_deploy_at_once_get_numbers_of_their_own(library: Library, tmp_p
 def test_a_rollback_does_not_wait_for_a_deployment_that_is_under_way(library: Library, source: Path) -> None:
     install(library, source, "1")
     install(library, source, "2")
-    runtime = manifest(runtime="python3.11", description="3")
+    runtime = manifest(runtime="python3.11", handler="bad.handler", description="3")
     (bootstrap(source, "3") / "bad.py").write_text("1 +")  # which the progress says, in the midst of it
 
     def roll_back(line: str) -> None:

@@ -195,7 +195,27 @@ async def test_who_waits_for_a_handler_that_cannot_be_loaded_gets_its_error(tmp_
             assert result.ending is Ending.CRASH
             assert error(result)["errorType"] == "Runtime.ImportModuleError"
         assert pool.workers <= 2
-        assert any("nothing_of_that_name" in line["message"] for line in await here.written("broken"))
+        await until(lambda: pool.workers == 0)  # and each has written its last line
+        lines = await here.written("broken")
+        for request_id in submitted:
+            mine = [line["message"] for line in lines if line["requestId"] == request_id]
+            assert [message.split()[0] for message in mine if not message.startswith("{")] == ["START", "END", "REPORT"]
+            assert sum("nothing_of_that_name" in message for message in mine) == 1
+        others = [line["message"] for line in lines if not line["requestId"]]
+        reports = sum(message.startswith("INIT_REPORT ") for message in others)
+        assert reports >= 1
+        assert sum("nothing_of_that_name" in message for message in others) == reports  # once for each start
+
+
+async def test_the_tail_of_a_handler_that_cannot_be_loaded_has_its_error(tmp_path: Path) -> None:
+    async with site(tmp_path) as here:
+        pool = here.pool(IMPORT_ERROR, "broken")
+        first = await here.call(pool, {}, wants_tail=True)
+        urgent = await here.call(pool, {}, wants_tail=True, urgent=True)  # is told while starts wait
+        for result in (first, urgent):
+            assert b"nothing_of_that_name" in result.log_tail
+            assert b"\tStatus: error\tError Type: Runtime.ImportModuleError\n" in result.log_tail
+        assert (await here.call(pool, {}, urgent=True)).log_tail == b""
 
 
 async def test_while_starts_wait_callers_are_told_at_once_and_events_wait(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from core.telemetry import Counters
 from functions.logs import LINE_BYTES_MAX, TAIL_BYTES, Logs, read
-from functions.workers.transcript import Transcript
+from functions.workers.transcript import Transcript, unbegun
 
 MB = 1 << 20
 
@@ -142,6 +142,32 @@ async def test_a_flood_of_lines_is_counted_and_not_looked_at(kept: Kept) -> None
     assert written + kept.counters.value("function_log_lines_dropped_total") == 1_000_001
 
 
-async def test_why_a_handler_was_not_loaded_is_told(kept: Kept) -> None:
-    kept.transcript.tell(b'{"errorType":"Runtime.ImportModuleError"}')
-    assert await kept.lines() == [("", "platform", '[ERROR] {"errorType":"Runtime.ImportModuleError"}')]
+async def test_why_a_handler_was_not_loaded_is_told_once_in_words(kept: Kept) -> None:
+    error = b'{"errorType":"Runtime.ExitError","errorMessage":"Error: exit status 7"}'
+    kept.transcript.said("stdout", b"half a line")
+    kept.transcript.tell(error, 0.0123, was_said=False)
+    kept.transcript.tell(error, 1.0, was_said=True)  # the runtime wrote it itself
+    kept.transcript.tell(b'{"errorType":"Sandbox.Timedout","errorMessage":"Init timed out"}', 60.0, was_said=False)
+    kept.transcript.tell(b"no JSON", 1.0, was_said=True)
+    report = "INIT_REPORT Init Duration: {} ms\tPhase: init\tStatus: {}\tError Type: {}"
+    lines = await kept.lines()
+    assert {request for request, _, _ in lines} == {""}
+    assert [message for _, _, message in lines] == [
+        "half a line",
+        "[ERROR] Runtime.ExitError: Error: exit status 7",
+        report.format("12.30", "error", "Runtime.ExitError"),
+        report.format("1000.00", "error", "Runtime.ExitError"),
+        "[ERROR] Sandbox.Timedout: Init timed out",
+        report.format("60000.00", "timeout", "Sandbox.Timedout"),
+        report.format("1000.00", "error", "Runtime.Unknown"),
+    ]
+
+
+async def test_an_event_whose_handler_was_not_loaded_has_its_lines_and_the_error_once(kept: Kept) -> None:
+    error = b'{"errorType":"Runtime.ImportModuleError","errorMessage":"no module"}'
+    tail = unbegun(kept.logs.of("alarm"), "7", 128, "5f0c", error).decode()
+    assert await kept.lines() == [("5f0c", "platform", line) for line in tail.splitlines()]
+    start, told, end, report = tail.splitlines()
+    assert (start, told, end) == ("START RequestId: 5f0c Version: 7", error.decode(), "END RequestId: 5f0c")
+    assert report.startswith("REPORT RequestId: 5f0c\tDuration: 0.00 ms\t")
+    assert report.endswith("\tStatus: error\tError Type: Runtime.ImportModuleError")

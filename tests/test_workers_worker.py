@@ -55,7 +55,10 @@ async def test_an_event_that_takes_too_long_is_killed_and_those_behind_are_not_t
         assert result.ending is Ending.TIMEOUT
         assert error(result)["errorType"] == "Sandbox.Timedout"
         assert error(result)["errorMessage"].endswith(f" {late} Task timed out after 1.00 seconds")
-        assert result.duration >= 1.0
+        assert result.duration == 1.0
+        messages = [line["message"] for line in await here.written()]
+        [report] = [message for message in messages if message.startswith(f"REPORT RequestId: {late}\t")]
+        assert "\tDuration: 1000.00 ms\tBilled Duration: 1000 ms\t" in report
         answers = [value(result) for result in await here.results(behind)]
         assert [(answer["n"], answer["seen"]) for answer in answers] == [(n, n + 1) for n in range(5)]
         await until(lambda: not is_alive(pid))

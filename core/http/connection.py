@@ -9,6 +9,7 @@ Will not decide what a response says (the handler does), nor which bounds hold (
 import asyncio
 import math
 import time
+import uuid
 from contextlib import suppress
 from email.utils import formatdate
 from enum import Enum
@@ -31,6 +32,7 @@ TURN_PIECES = 64  # that are looked at before others have their turn: 2 ms
 LINGER_SECONDS = 3.0  # how long a refused client may go on sending: a reset would cost it the reason
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 BODILESS = frozenset((204, 304))
+REQUEST_ID = "x-amzn-requestid"  # AWS gives one to every answer; boto3 shows it as ResponseMetadata["RequestId"]
 
 log = get_logger("core.http")
 
@@ -290,6 +292,8 @@ class Connection(asyncio.StreamReaderProtocol):
             raise ConnectionResetError
         headers = list(response.headers.items())
         headers.append(("date", _date(int(time.time()))))
+        if REQUEST_ID not in response.headers:
+            headers.append((REQUEST_ID, str(uuid.uuid4())))
         if response.status not in BODILESS:
             headers.append(("content-length", str(len(body))))
         if self._retired or http.their_state is not h11.DONE:

@@ -66,7 +66,7 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """One answer. The server adds Content-Length and Date."""
+    """One answer. The server adds Content-Length, Date, and a request id where there is none."""
 
     status: int = 200
     body: bytes = b""

@@ -9,6 +9,7 @@ Will not name the version, nor keep anything when it fails: `functions.packages.
 
 import os
 import stat
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,7 @@ from pathlib import Path
 from core import directory as disk
 from functions import runtimes
 from functions.manifest import Manifest
-from functions.packages import environments
+from functions.packages import environments, handlers
 from functions.packages.archive import opened
 from functions.packages.environments import Progress, silent
 from functions.packages.errors import BadPackage
@@ -70,24 +71,44 @@ def open_sources(draft: Draft) -> Iterator[Sources]:
         yield Sources(code, tuple(stack.enter_context(opened(layer)) for layer in draft.layers))
 
 
+def rehearse(draft: Draft) -> list[str]:
+    """Refuse what could not run here, before anything of it is in the library; returns what is worth a warning.
+
+    A handler that requirements may bring is looked for when they are installed. Raises BadPackage, ConfigurationError.
+    """
+    with open_sources(draft) as sources, tempfile.TemporaryDirectory(prefix="tidegate-") as place:
+        code, layers = Tree(Path(place, CODE), Allowance()), Tree(Path(place, LAYERS), Allowance())
+        if runtimes.is_provided(draft.manifest.runtime):  # of the others the files need not be read
+            _unpack(draft, sources, code, layers)
+        warnings = runtimes.check(draft.manifest, code.destination, layers.destination)
+        if not draft.requirements:
+            beside = [handlers.of_archive(archive) for archive in sources.layers]
+
+            def layered(directory: str) -> set[str]:
+                return {name for listing in beside for name in listing(directory)}
+
+            handlers.check(draft.manifest, handlers.of_archive(sources.code), layered)
+        return warnings
+
+
 def stage(draft: Draft, sources: Sources, place: Path, progress: Progress = silent) -> Manifest:
     """Fill the directory `place`; the manifest with all that is known now.
 
     Raises BadPackage, ConfigurationError for what cannot run on this machine, and OSError of the disk.
     """
     allowance = Allowance()
-    code = Tree(place / CODE, allowance)
-    code.add(sources.code, "InlineCode" if isinstance(draft.code, str) else str(draft.code))
-    layers = Tree(place / LAYERS, allowance)
-    for path, archive in zip(draft.layers, sources.layers, strict=True):
-        layers.add(archive, str(path))
+    code, layers = Tree(place / CODE, allowance), Tree(place / LAYERS, allowance)
+    _unpack(draft, sources, code, layers)
     for warning in runtimes.check(draft.manifest, code.destination, layers.destination):
         progress(warning)
     if draft.rules is not None:
         write(place / RULES, draft.rules)
+    python = _prepare(draft, place, allowance, progress)
+    listed = (handlers.of_directory(place / name) for name in (CODE, LAYERS, SITE_PACKAGES))
+    handlers.check(draft.manifest, *listed)
     return draft.manifest.model_copy(
         update={
-            "python": _prepare(draft, place, allowance, progress),
+            "python": python,
             "site_packages": bool(draft.requirements),
             "layers": len(draft.layers),
             "code_sha256": code.sha256,
@@ -117,6 +138,12 @@ def sync(place: Path) -> None:
             finally:
                 os.close(descriptor)
         disk.sync(directory)
+
+
+def _unpack(draft: Draft, sources: Sources, code: Tree, layers: Tree) -> None:
+    code.add(sources.code, "InlineCode" if isinstance(draft.code, str) else str(draft.code))
+    for path, archive in zip(draft.layers, sources.layers, strict=True):
+        layers.add(archive, str(path))
 
 
 def _prepare(draft: Draft, place: Path, allowance: Allowance, progress: Progress) -> str | None:

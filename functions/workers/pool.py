@@ -24,7 +24,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from math import ceil
@@ -45,7 +45,7 @@ from functions.workers.channels import open_channel
 from functions.workers.numbers import Numbers
 from functions.workers.pacing import WINDOW_SECONDS, Pace
 from functions.workers.starts import Starts
-from functions.workers.worker import Departure, Equipment, State, Work, Worker
+from functions.workers.worker import Departure, Equipment, State, Work, Worker, refused
 
 log = get_logger("functions.pool")
 
@@ -124,7 +124,7 @@ class Pool:
         elif self._idle and not self._waiting:
             self._idle.pop().give((work,))
         elif urgent and not self._is_served() and (refusal := self._starts.refusal(time.monotonic())) is not None:
-            self._settle(work, refusal)
+            self._settle(work, refused(work, refusal, self._surroundings.logs, self.package.manifest))
         elif len(self._waiting) >= WAITING_EVENTS_MAX or self._held_bytes > HELD_BYTES_MAX:
             self._throttle(work)
         else:
@@ -356,9 +356,7 @@ class Pool:
             return
         equipment = Equipment(
             launcher=self._launcher,
-            channel=partial(
-                open_channel, fast=not spec.argv, manifest=manifest, arn_of=self._surroundings.arn_of
-            ),
+            channel=partial(open_channel, fast=not spec.argv, manifest=manifest, arn_of=self._surroundings.arn_of),
             endpoint=self._serve_endpoint,
             log=self._surroundings.logs.of(manifest.name),
             version=str(manifest.version),
@@ -420,7 +418,7 @@ class Pool:
         waiting, self._waiting = self._waiting, deque()
         for work in waiting:
             if work.urgent or refusal.ending is Ending.CRASH:
-                self._settle(work, replace(refusal))
+                self._settle(work, refused(work, refusal, self._surroundings.logs, self.package.manifest))
             else:
                 self._waiting.append(work)
 

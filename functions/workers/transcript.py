@@ -8,13 +8,18 @@ An event that wrote something, failed, was slow, waited for a cold start, or who
 has all three lines. Of the others one each second has them too, so that a quiet function shows every event, and one at
 20,000 events a second no more than an SD card can take.
 
+When the handler cannot be loaded, an INIT_REPORT line tells of it, and each event that ends with it has its three lines
+around the error object (`unbegun`).
+
 Invariants:
 1. A line that never ends is cut at `LINE_BYTES_MAX`; what is not ended when its event ends is a line.
 2. Once the log has no room, output is counted and not looked at.
 """
 
+import orjson
 
 from functions.logs import LINE_BYTES_MAX, TAIL_BYTES, FunctionLog
+from functions.workers.outcomes import TIMED_OUT
 
 SLOW_SECONDS = 1.0  # from here on an event is worth three lines
 SAMPLE_SECONDS = 1.0  # between two unremarkable events that are written down
@@ -92,26 +97,21 @@ class Transcript:
         if message:
             self._platform(message)
         self._platform(f"END RequestId: {request_id}")
-        ms = seconds * 1e3
-        fields = [
-            f"REPORT RequestId: {request_id}",
-            f"Duration: {ms:.2f} ms",
-            f"Billed Duration: {int(-(-ms // 1))} ms",
-            f"Memory Size: {self._memory_mb} MB",
-            f"Max Memory Used: {-(-memory >> 20) if not memory else max(1, round(memory / (1 << 20)))} MB",
-        ]
-        if init:
-            fields.append(f"Init Duration: {init * 1e3:.2f} ms")
-        if status:
-            fields.append(f"Status: {status}")
-        self._platform("\t".join(fields))
+        self._platform(_report(request_id, seconds, init, self._memory_mb, memory, status))
         tail = bytes(self._tail) if self._tail is not None else b""
         self._tail, self._loud, self._request_id = None, False, ""
         return tail
 
-    def tell(self, error: bytes) -> None:
-        """The handler could not be loaded, for this reason: an error object."""
-        self._log.write("", "platform", b"[ERROR] " + error, self._version)
+    def tell(self, error: bytes, seconds: float, *, was_said: bool) -> None:
+        """The handler could not be loaded, for this reason: an error object; `was_said` when the runtime wrote it."""
+        self._end_lines()
+        kind, message = _told(error)
+        if message and not was_said:
+            self._platform(f"[ERROR] {kind}: {message}")
+        status = "timeout" if kind == TIMED_OUT else "error"
+        self._platform(
+            f"INIT_REPORT Init Duration: {seconds * 1e3:.2f} ms\tPhase: init\tStatus: {status}\tError Type: {kind}"
+        )
 
     def close(self) -> None:
         """The worker has ended."""
@@ -138,3 +138,48 @@ class Transcript:
         line = line.removesuffix(b"\r")
         for start in range(0, len(line) or 1, LINE_BYTES_MAX):
             self._log.write(self._request_id, stream, line[start : start + LINE_BYTES_MAX], self._version)
+
+
+def unbegun(log: FunctionLog, version: str, memory_mb: int, request_id: str, error: bytes) -> bytes:
+    """Write down an event that ends because the handler cannot be loaded; returns the tail of its log.
+
+    `error` is the error object, which stands between START and END as what the function has to say.
+    """
+    report = _report(request_id, 0.0, 0.0, memory_mb, 0, "error")
+    lines = (
+        f"START RequestId: {request_id} Version: {version}".encode(),
+        error,
+        f"END RequestId: {request_id}".encode(),
+        f"{report}\tError Type: {_told(error)[0]}".encode(),
+    )
+    for line in lines:
+        log.write(request_id, "platform", line, version)
+    return b"".join(line + b"\n" for line in lines)[-TAIL_BYTES:]
+
+
+def _report(request_id: str, seconds: float, init: float, memory_mb: int, memory: int, status: str) -> str:
+    ms = seconds * 1e3
+    fields = [
+        f"REPORT RequestId: {request_id}",
+        f"Duration: {ms:.2f} ms",
+        f"Billed Duration: {int(-(-ms // 1))} ms",
+        f"Memory Size: {memory_mb} MB",
+        f"Max Memory Used: {max(1, round(memory / (1 << 20))) if memory else 0} MB",
+    ]
+    if init:
+        fields.append(f"Init Duration: {init * 1e3:.2f} ms")
+    if status:
+        fields.append(f"Status: {status}")
+    return "\t".join(fields)
+
+
+def _told(error: bytes) -> tuple[str, str]:
+    """The type and the message of an error object, which a runtime of the user's may have written in any way."""
+    try:
+        found = orjson.loads(error)
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        return "Runtime.Unknown", error[:TAIL_BYTES].decode("utf-8", "replace")
+    kind = " ".join(str(found.get("errorType") or "Runtime.Unknown")[:200].split())
+    return kind, str(found.get("errorMessage") or "")

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from socket import socket
@@ -27,11 +27,12 @@ from core.errors import TidegateError
 from core.telemetry import get_logger
 from functions.invocations import EVENT_BYTES_MAX, Ending, Invocation, Result
 from functions.launcher.client import Launched, Launcher, WorkerSpec
-from functions.logs import FunctionLog
+from functions.logs import FunctionLog, Logs
+from functions.manifest import Manifest
 from functions.workers import memory, outcomes
 from functions.workers.channel import Channel, Listener
 from functions.workers.pipes import Pipe
-from functions.workers.transcript import Transcript
+from functions.workers.transcript import Transcript, unbegun
 
 log = get_logger("functions.worker")
 
@@ -51,6 +52,15 @@ class Work:
     done: Callable[[Result], None] | None  # None when it has been called
     wants_tail: bool = False
     urgent: bool = False
+
+
+def refused(work: Work, refusal: Result, logs: Logs, manifest: Manifest) -> Result:
+    """What an event ends with that no worker could take; when the handler is why, the log has lines of it too."""
+    if refusal.ending is not Ending.CRASH:
+        return replace(refusal)
+    written = logs.of(manifest.name)
+    tail = unbegun(written, refusal.version, manifest.memory_mb, work.invocation.id, refusal.payload)
+    return replace(refusal, log_tail=tail if work.wants_tail else b"")
 
 
 class State(Enum):
@@ -126,6 +136,8 @@ class Worker:
         self._pipes: list[Pipe] = []
         self._timer: asyncio.TimerHandle | None = None
         self._begun = time.monotonic()  # of the event in hand, or of the start
+        self._born = self._begun
+        self._was_said = False  # the runtime wrote itself why the handler could not be loaded
         self._cold = 0.0  # seconds that the next event has waited for the start
         self._late = False
         self._why = Departure()
@@ -265,7 +277,7 @@ class Worker:
             self._why.init_error = self._why.exit_error
             self._why.killed = self._why.code == -signal.SIGKILL
         if self._why.init_error:
-            self._transcript.tell(self._why.init_error)
+            self._transcript.tell(self._why.init_error, time.monotonic() - self._born, was_said=self._was_said)
         self._transcript.close()
         self._owner.gone(self, [work for work in rest if work.done is not None], self._why)
 
@@ -291,6 +303,7 @@ class Worker:
         """The handler could not be loaded; the process has nothing to live for."""
         if self.state is State.STARTING:
             self._why.init_error = error
+            self._was_said = True
             self.state = State.STOPPING
             self._rearm(STOP_SECONDS, self._kill)  # its last words may still come
 
@@ -375,8 +388,7 @@ class Worker:
 
     def _run_out(self) -> None:
         """The event in hand has run out of time: its worker dies, and what is behind it waits for another."""
-        work = self._in_flight[0]
-        seconds = time.monotonic() - self._begun
+        work, seconds = self._in_flight[0], self._equipment.timeout  # Lambda reports its limit, not our grace
         self.state = State.STOPPING
         self._why.timed_out = True
         self._kill()

@@ -3,6 +3,7 @@
 The daemon owns them; these commands ask it.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,10 +70,16 @@ def _change(verb: str, ids: list[int] | None, every: bool, function: str, config
         if bool(ids) == every:
             raise typer.BadParameter("name ids, as `list` shows them, or say --all")
         answer = load_site(config).ask(f"functions-dead-{verb}", ids=ids, function=function or None)
-        if ids and answer["count"] < len(ids):
-            raise TidegateError(f"{len(ids) - answer['count']} of {len(ids)} ids are not among the dead events")
-    if as_json:
-        print_facts(answer, as_json=True)
-    else:
-        done = "back in the queue" if verb == "replay" else "deleted"
-        out.print(f"{answer['count']:,} events are {done}")
+        missing = answer["missing"] if ids else ()  # with --all, somebody else was quicker
+        if as_json:
+            print_facts(answer, as_json=True)
+        elif answer["count"] or not ids:
+            done = "back in the queue" if verb == "replay" else "deleted"
+            out.print(f"{_those(sorted(set(ids or ()) - set(missing)), answer['count'])} {done}", soft_wrap=True)
+        if missing:
+            raise TidegateError(f"{_those(missing, len(missing))} not among the dead events; `dead list` shows them")
+
+
+def _those(ids: Sequence[int], count: int) -> str:
+    """The subject of a sentence: the ids that were named, or how many there were."""
+    return f"{', '.join(map(str, ids)) or f'{count:,} events'} {'is' if len(ids) == 1 else 'are'}"

@@ -19,8 +19,7 @@ from core.files import read_texts
 from functions.manifest import Manifest
 from functions.names import LATEST
 from functions.packages.library import Library, Package
-from functions.packages.staging import Draft
-from functions.runtimes import check as check_runtime
+from functions.packages.staging import Draft, rehearse
 from rules.files import parse
 from tidegate.functions.drafts import Options, described_in, draft
 from tidegate.functions.options import DEFAULT_CONFIG, Config, Site, load_site
@@ -59,7 +58,7 @@ def deploy(
         site = load_site(config)
         described = described_in(path, site, options, frozenset(only or ()))
         drafts = [draft(each, wheels, install=not no_install) for each in described]
-        _check_rules(site, drafts)
+        _check(site, drafts, tell=dry_run)
         if dry_run:
             _print([_plan(draft) for draft in drafts], "nothing is changed", as_json)
             return
@@ -72,11 +71,23 @@ def deploy(
 def deploy_template(path: Path, site: Site) -> list[Package]:
     """Deploy every function of a template where no daemon runs yet. Raises ConfigurationError, TidegateError."""
     drafts = [draft(each, None, install=True) for each in described_in(path, site, Options(), frozenset())]
-    _check_rules(site, drafts)
+    _check(site, drafts)
     return _install(site.library, drafts)
 
 
 # ── checking and installing ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _check(site: Site, drafts: Sequence[Draft], *, tell: bool = False) -> None:
+    """Refuse what would not work, before anything is installed; `tell` warnings, which else the installation does.
+
+    Raises ConfigurationError, BadPackage, RulesError.
+    """
+    for each in drafts:
+        for warning in rehearse(each):
+            if tell:
+                err.print(f"{each.manifest.name}: {plain(warning)}", style="yellow", soft_wrap=True)
+    _check_rules(site, drafts)
 
 
 def _check_rules(site: Site, drafts: Sequence[Draft]) -> None:
@@ -98,8 +109,6 @@ def _install(library: Library, drafts: Sequence[Draft]) -> list[Package]:
             name = draft.manifest.name
             err.print(f"{name}: unpacking{_words(draft)}", soft_wrap=True)
             packages.append(library.install(draft, partial(_say, name)))
-            for warning in check_runtime(packages[-1].manifest, packages[-1].code, packages[-1].layers):
-                err.print(f"{name}: {plain(warning)}", style="yellow", soft_wrap=True)
     return packages
 
 

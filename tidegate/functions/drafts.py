@@ -10,12 +10,11 @@ from typing import Any
 
 import typer
 
-from core.cli import err, plain, print_fault
-from core.errors import ConfigurationError
+from core.cli import err, print_fault
+from core.errors import ConfigurationError, TidegateError
 from core.files import SUFFIXES, read_texts
 from core.topics import check_filter
-from functions.manifest import Manifest
-from functions.packages import archive, scanning
+from functions.packages import scanning
 from functions.packages.staging import Draft
 from tidegate.functions import template
 from tidegate.functions.described import Described
@@ -42,6 +41,8 @@ class Options:
 
 def described_in(path: Path, site: Site, options: Options, only: frozenset[str]) -> list[Described]:
     """The functions of a template, or the one that the options describe; warnings are told."""
+    if not path.exists():
+        raise TidegateError(f"{path}: there is no such file or directory")
     found = _template(path)
     if found is None or options.name:
         return [_of_options(path, options)]
@@ -98,8 +99,6 @@ def draft(described: Described, wheels: Path | None, *, install: bool) -> Draft:
         if added:
             err.print(f"{manifest.name}: adds {', '.join(added)}, which AWS's runtime brings", soft_wrap=True)
         requirements += added
-    if not layers and not requirements and not manifest.runtime.startswith("provided"):
-        _check_handler(manifest, described.code)  # else something else may bring it
     return Draft(manifest, described.code, layers, tuple(requirements), wheels, rules=described.rules)
 
 
@@ -108,20 +107,3 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError("requirements", [f"{path}: {error}"]) from None
-
-
-def _check_handler(manifest: Manifest, code: Path | str) -> None:
-    """Say when no file of the package can be the handler's."""
-    with archive.opened(code, manifest.runtime) as opened:
-        names = opened.namelist()
-    module = manifest.handler.rpartition(".")[0]
-    if manifest.runtime.startswith("python"):
-        module = module.replace(".", "/")
-        found = any(name.startswith((f"{module}.", f"{module}/__init__.")) for name in names)
-    else:
-        found = any(name.startswith(f"{module}.") for name in names)
-    if not found:
-        reason = f"{manifest.name}: the package has no {module}.*, where the handler {manifest.handler} should be"
-        err.print(plain(reason), style="yellow", soft_wrap=True)
-
-

@@ -6,9 +6,9 @@ Reads the files of `functions.logs` beside the daemon, or without it.
 import re
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from pathlib import Path
+from functools import partial
 from typing import Annotated, Any
 
 import orjson
@@ -18,8 +18,8 @@ from core.cli import errors_to_exit_codes, out, plain, write
 from core.errors import TidegateError
 from functions import logs
 from functions.config import LOGS
-from functions.names import FunctionName
-from tidegate.functions.options import DEFAULT_CONFIG, Config, Name, load_site
+from functions.names import LATEST, FunctionName, is_version
+from tidegate.functions.options import DEFAULT_CONFIG, Config, Name, Site, load_site
 
 LINES = 100
 
@@ -37,29 +37,41 @@ def show_logs(
     config: Config = DEFAULT_CONFIG,
     as_json: Annotated[bool, typer.Option("--json", help="Print the lines as they are kept: JSON, one each.")] = False,
 ) -> None:
-    """What a function wrote, oldest first."""
+    """What a function wrote, oldest first; NAME:7 for one version of it."""
     with errors_to_exit_codes():
-        site, function = load_site(config), FunctionName.parse(name).name
+        site, asked = load_site(config), FunctionName.parse(name)
+        function, version = asked.name, _version(site, asked)
         directory, begin = site.data_dir / LOGS, _since(since)
         newest: Iterable[dict[str, Any]] = ()
         try:
-            newest = deque(logs.read(directory, function, since=begin, request_id=request), maxlen=number)
+            found = logs.read(directory, function, since=begin, request_id=request, version=version)
+            newest = deque(found, maxlen=number)
         except TidegateError:
             if not follow:
                 site.library.aliases(function)  # says better that there is no such function
         for line in newest:
             _print(line, as_json)
         if follow:
-            _follow(directory, function, list(newest), request, as_json)
+            follower = partial(logs.read, directory, function, request_id=request, version=version, follow=True)
+            _follow(follower, list(newest), as_json)
 
 
-def _follow(directory: Path, function: str, shown: list[dict[str, Any]], request: str, as_json: bool) -> None:
+def _version(site: Site, asked: FunctionName) -> str:
+    """The number of the version whose lines are wanted; "" for those of all. Raises FunctionNotFound for an alias."""
+    if asked.qualifier == LATEST:
+        return ""
+    return asked.qualifier if is_version(asked.qualifier) else str(site.library.find(asked).manifest.version)
+
+
+def _follow(
+    follower: Callable[..., Iterator[dict[str, Any]]], shown: list[dict[str, Any]], as_json: bool
+) -> None:
     """Print what comes after the lines that were shown, until somebody presses Ctrl-C."""
     after = shown[-1]["time"] if shown else ""
     known = [line for line in shown if line["time"] == after]  # of the last millisecond, which may have more
     begin = _seconds(after) if after else time.time()
     try:
-        for line in logs.read(directory, function, since=begin, request_id=request, follow=True):
+        for line in follower(since=begin):
             if line in known:
                 known.remove(line)
             else:

@@ -67,6 +67,25 @@ class EphemeralStorage(Properties):
     size: Annotated[int, Field(ge=512, le=10_240)] = 512
 
 
+class LoggingConfig(Properties):
+    """How the handler's logging writes; a log group is not chosen here, and platform lines are always there."""
+
+    log_format: Literal["JSON", "Text"] = "Text"
+    application_log_level: Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"] | None = None
+    system_log_level: Any = None  # neither of these two is looked at
+    log_group: Any = None
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What Lambda tells a runtime of it; nothing when nothing was chosen."""
+        said: dict[str, str] = {}
+        if "log_format" in self.model_fields_set:
+            said["AWS_LAMBDA_LOG_FORMAT"] = self.log_format
+        if self.application_log_level is not None:
+            said["AWS_LAMBDA_LOG_LEVEL"] = self.application_log_level
+        return said
+
+
 class RedrivePolicy(Properties):
     """Where messages go that were received too often; its keys begin with small letters (AWS::SQS::Queue)."""
 
@@ -123,7 +142,7 @@ class Function(Properties):
 
     IGNORED = frozenset((
         "AssumeRolePolicyDocument", "AutoPublishAliasAllProperties", "AutoPublishCodeSha256", "CapacityProviderConfig",
-        "CodeSigningConfigArn", "DeploymentPreference", "KmsKeyArn", "LoggingConfig", "PermissionsBoundary", "Policies",
+        "CodeSigningConfigArn", "DeploymentPreference", "KmsKeyArn", "PermissionsBoundary", "Policies",
         "PropagateTags", "ProvisionedConcurrencyConfig", "PublishToLatestPublished", "RecursiveLoop", "Role",
         "RolePath", "RuntimeManagementConfig", "SnapStart", "SourceKMSKeyArn", "Tags", "Tracing",
         "VersionDeletionPolicy", "VersionDescription",
@@ -139,6 +158,7 @@ class Function(Properties):
     memory_size: Annotated[int, Field(ge=128, le=10_240)] = 128
     ephemeral_storage: EphemeralStorage = EphemeralStorage()
     environment: Environment = Environment()
+    logging_config: LoggingConfig = LoggingConfig()
     architectures: Annotated[tuple[Literal["x86_64", "arm64"], ...], Field(min_length=1, max_length=1)] | None = None
     reserved_concurrent_executions: Annotated[int, Field(ge=0)] | None = None
     auto_publish_alias: Annotated[str, StringConstraints(pattern=r"^(?:[0-9]*[a-zA-Z_-]+[0-9]*)+$")] | None = None
