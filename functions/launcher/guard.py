@@ -18,7 +18,7 @@ import os
 import signal
 from collections.abc import Callable
 
-from functions.launcher import cgroups
+from functions.launcher import cgroups, tree
 from functions.launcher.sandbox import Plan
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -116,22 +116,7 @@ def _sweep() -> None:
 
 def descendants(root: int) -> set[int]:
     """The processes below one, without it."""
-    children: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as stat:
-                    parent = int(stat.read().rpartition(b")")[2].split()[1])
-            except (OSError, IndexError):
-                continue
-            children.setdefault(parent, []).append(int(name))
-    found: set[int] = set()
-    waiting = [root]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found.update(below)
-        waiting += below
-    return found
+    return set(tree.descendants(root, tree.processes()[0]))
 
 
 def _send(pid: int, number: int) -> None:

@@ -90,7 +90,8 @@ class Server:
         """Serve until SIGTERM, or until nobody is left to be served; then end when every worker has."""
         try:
             while not self._is_told and (self._listening is not None or self._connections or self._running):
-                self._turn(None)
+                self._turn(self._workers.watch.pause())
+                self._workers.watch.look()
         finally:
             for connection in list(self._connections.values()):
                 self._lost(connection)

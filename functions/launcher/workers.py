@@ -8,9 +8,10 @@ import os
 import select
 import socket
 
-from functions.launcher import cgroups, process, sandbox
+from functions.launcher import cgroups, memory, process, sandbox
 from functions.launcher.process import Process
 from functions.launcher.protocol import Spec
+from functions.launcher.users import Users
 
 PROBE_LIMIT_S = 20.0  # 30 ms, and on a busy card that reads slowly perhaps seconds
 HANDSHAKE_BYTES = 1_024  # functions/worker/entering.py
@@ -37,8 +38,9 @@ class Workers:
         self._bubblewrap, self._interpreter = bubblewrap, interpreter
         self._why_not: dict[str, str] | None = None
         self._cgroups = cgroups.Cgroups()
+        self.watch = memory.Watch()  # of those that have no cgroup
         self._number = 0
-        self._users: set[int] = set()
+        self._users = Users()
         self._scratch = ""
         self._left: list[str] = []  # cgroups that were not empty yet
 
@@ -67,13 +69,17 @@ class Workers:
             raise Refused(str(error)) from None
         except OSError as error:
             raise Refused(f"a worker cannot be started: {error}") from None
+        if not started.cgroup:
+            self.watch.add(started, memory.limit(spec))
         held = {"bubblewrap": wrap, "cgroup": bool(started.cgroup), "user": mode != "off" and not no_user}
         return started, [layer for layer, holds in held.items() if holds]
 
     def ended(self, worker: Process) -> tuple[int, int]:
         """Clear up after a worker that has ended: its exit code and its peak memory."""
         code, peak = worker.reap()
-        self._users.discard(worker.user or 0)
+        peak = max(peak, self.watch.remove(worker))
+        if worker.user is not None:
+            self._users.give_back(worker.user)
         _remove(worker.temporary)
         if worker.cgroup:
             self._left.append(worker.cgroup)
@@ -86,7 +92,7 @@ class Workers:
 
     def _start(self, spec: Spec, wrap: bool, own_user: bool, landlock: bool, ends: list[int]) -> Process:
         self._number += 1
-        user = self._free_user() if own_user else None
+        user = self._users.take() if own_user else None
         cgroup = temporary = ""
         try:
             if not self._cgroups.why_not:
@@ -103,19 +109,11 @@ class Workers:
             _remove(temporary)
             if cgroup:
                 cgroups.remove(cgroup)
+            if user is not None:
+                self._users.give_back(user)
             raise
-        if user is not None:
-            self._users.add(user)
         worker.user, worker.temporary = user, temporary
         return worker
-
-    def _free_user(self) -> int:
-        """Not the one that was used last, in case something of it is still about."""
-        for step in range(len(sandbox.USERS)):
-            user = sandbox.USERS[(self._number + step) % len(sandbox.USERS)]
-            if user not in self._users:
-                return user
-        raise sandbox.Unusable(f"all {len(sandbox.USERS)} users for workers are taken")
 
     def _temporary(self, user: int | None) -> str:
         if not self._scratch:

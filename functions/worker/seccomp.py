@@ -2,7 +2,8 @@
 
 A list of what is refused, not of what is allowed, because runtimes that nobody has seen yet must work. It holds what
 changes the machine, reaches into other processes, or opens the parts of the kernel where most faults were found:
-mounts, namespaces, tracing, modules, BPF, keys, io_uring, clocks, NUMA, handles. Of calls with arguments: sockets are
+mounts, namespaces, tracing, modules, BPF, keys, io_uring, clocks, NUMA, handles; and memory that can be held without
+being mapped, which no limit counts: memfds, segments and queues of System V. Of calls with arguments: sockets are
 UNIX, IPv4, IPv6 and routing information; a clone makes no namespace; terminals take no injected input; limits are
 one's own.
 
@@ -68,12 +69,15 @@ REFUSED = {
     "listmount": (458, 458, 458),
     "lookup_dcookie": (212, 18, 249),
     "mbind": (237, 235, 319),
+    "memfd_create": (319, 279, 385),
+    "memfd_secret": (447, 447, 0),
     "migrate_pages": (256, 238, 400),
     "modify_ldt": (154, 0, 0),
     "mount": (165, 40, 21),
     "mount_setattr": (442, 442, 442),
     "move_mount": (429, 429, 429),
     "move_pages": (279, 239, 344),
+    "msgget": (68, 186, 303),
     "name_to_handle_at": (303, 264, 370),
     "nfsservctl": (180, 42, 169),
     "open_by_handle_at": (304, 265, 371),
@@ -97,6 +101,7 @@ REFUSED = {
     "sethostname": (170, 161, 74),
     "setns": (308, 268, 375),
     "settimeofday": (164, 170, 79),
+    "shmget": (29, 194, 307),
     "statmount": (457, 457, 457),
     "swapoff": (168, 225, 115),
     "swapon": (167, 224, 87),

@@ -198,7 +198,9 @@ class Worker:
         now = time.monotonic()
         if self.launched is not None and now - self._memory_at >= MEMORY_SECONDS:
             self._memory_at = now
-            self._memory = max(self._memory, self.launched.peak_bytes, memory.peak(self.launched.pid))
+            self._memory = max(self._memory, memory.peak(self.launched.pid))
+        if self.launched is not None:
+            self._memory = max(self._memory, self.launched.peak_bytes)
         return self._memory
 
     def resident(self) -> int:
@@ -275,7 +277,8 @@ class Worker:
                 self._end(first, Ending.CRASH, failure.payload, seconds, "error", failure.message)
         if not was_ready and not asked and not self._why.start_error and not self._why.init_error:
             self._why.init_error = self._why.exit_error
-            self._why.killed = self._why.code == -signal.SIGKILL
+            of_memory = self._failure("").kind == outcomes.OUT_OF_MEMORY
+            self._why.killed = self._why.code == -signal.SIGKILL and not of_memory
         if self._why.init_error:
             self._transcript.tell(self._why.init_error, time.monotonic() - self._born, was_said=self._was_said)
         self._transcript.close()
