@@ -36,6 +36,7 @@ from devices import recordings
 from devices.recordings import Reading
 
 HOST = "127.0.0.1"
+TOPICS = "plant/line/{}/telemetry"  # of a client by its name
 SERVER_NAME = "localhost"  # what a broker's certificate says
 WINDOW = 100  # publishes in flight per connection: enough that no broker waits for us
 PAYLOAD_BYTES = 100
@@ -208,18 +209,21 @@ def run(
     window: int = WINDOW,
     version: Version = 311,
     credentials: Credentials | None = None,
+    topics: str = TOPICS,
 ) -> Load:
     """Publish to the broker on loopback `port` for `seconds`, or `messages` publishes; give one of the two.
 
-    The clients are named by `names`. With `messages`, every one of them has been acknowledged on return. Raises
-    LoadFailed.
+    The clients are named by `names`, and each publishes to the topic that `topics` makes of its name. With `messages`,
+    every one of them has been acknowledged on return. Raises LoadFailed.
     """
     shares = _shares(messages, connections)
     sensors = list[Sensor]()
     try:
         for name in names(connections):
-            topic = f"plant/line/{name}/telemetry"
-            sensors.append(Sensor(port, name, topic, window=window, version=version, credentials=credentials))
+            sensor = Sensor(
+                port, name, topics.format(name), window=window, version=version, credentials=credentials
+            )
+            sensors.append(sensor)
         started, cpu = time.perf_counter(), time.process_time()
         _drive(list(zip(sensors, shares, strict=True)), started + seconds if seconds else float("inf"))
         took, cpu = time.perf_counter() - started, time.process_time() - cpu

@@ -12,15 +12,18 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bench import load
 from bench.identities import Identities
 from bench.load import HOST, Credentials
+from core.control import request
 from core.errors import TidegateError
-from tidegate.processes import free_port
+from tidegate.processes import CONTROL_FILE, free_port
 
 READY_SECONDS = 60.0  # a start with a million messages in the buffer takes far less
 STOP_SECONDS = 30.0
+CONTROL_SECONDS = 5.0
 POLL_SECONDS = 0.002  # how finely the time to the first CONNACK is seen
 NOWHERE = 1  # a port on which nothing listens
 EDGE_NAME, LANE = "bench", "telemetry"
@@ -65,6 +68,11 @@ class Peer:
                 raise PeerFailed(f"{self.name} did not start; see {self.directory / self.name}.log")
             time.sleep(POLL_SECONDS)
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def memory(self) -> Memory:
         """What the process holds now."""
         kib = {}
@@ -72,6 +80,13 @@ class Peer:
             key, value, *_ = line.split()
             kib[key] = int(value)
         return Memory(kib["Rss:"] * 1_024, kib["Pss:"] * 1_024)
+
+    def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """Send a command to the control socket, which is there soon after the first CONNACK. Raises TidegateError."""
+        path, end = self.directory / self.name / CONTROL_FILE, time.perf_counter() + CONTROL_SECONDS
+        while not path.exists() and time.perf_counter() < end:
+            time.sleep(POLL_SECONDS)
+        return request(path, command, **arguments)
 
     def cpu_seconds(self) -> float:
         """Processor time of all threads since the start."""
@@ -134,9 +149,16 @@ def _mosquitto_tls(identities: Identities) -> list[str]:
 
 
 def edge(
-    directory: Path, uplink_port: int = NOWHERE, identities: Identities | None = None, rules: Path | None = None
+    directory: Path,
+    uplink_port: int = NOWHERE,
+    identities: Identities | None = None,
+    rules: Path | None = None,
+    tables: str = "",
 ) -> Peer:
-    """Start `tidegate edge run`; what an earlier one has buffered in `directory` is still there."""
+    """Start `tidegate edge run`; what an earlier one has buffered in `directory` is still there.
+
+    `tables` are further ones of edge.toml, as text.
+    """
     port = free_port()
     config = directory / "edge.toml"
     config.write_text(f"""
@@ -145,6 +167,7 @@ name = "{EDGE_NAME}"
 data_dir = "{directory / "edge"}"
 {_edge_devices(identities) if identities else ""}
 {_edge_rules(rules) if rules else ""}
+{tables}
 [[listeners]]
 address = "{HOST}:{port}"
 {_edge_tls(identities) if identities else "anonymous = true"}
@@ -172,6 +195,15 @@ def _edge_rules(directory: Path) -> str:
     return f"""
 [rules]
 directory = "{directory}"
+"""
+
+
+def functions(directory: Path, options: str = "") -> str:
+    """The table of an edge with the functions that are deployed in `directory`."""
+    return f"""
+[functions]
+directory = "{directory}"
+{options}
 """
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from core.config import HostPort
@@ -33,11 +34,13 @@ BOTO3_SERVICES = {"iot-data", "lambda"}
 class Box:
     """A daemon with functions; `address` is its broker, `url` its HTTP, `more` what else its configuration says."""
 
-    def __init__(self, directory: Path, side: str = "edge", *, more: str = "", http: str = "anonymous = true") -> None:
-        self.directory, self.config = directory, directory / f"{side}.toml"
+    def __init__(
+        self, directory: Path, functions: Path, side: str = "edge", *, more: str = "", http: str = "anonymous = true"
+    ) -> None:
+        self.directory, self.functions, self.config = directory, functions, directory / f"{side}.toml"
         self.address, self.http = HostPort("127.0.0.1", free_port()), HostPort("127.0.0.1", free_port())
         self.url = f"http://{self.http.host}:{self.http.port}"
-        self.library = Library(directory / "functions")
+        self.library = Library(functions)
         self.daemon = Daemon(side, self.config, directory / side)
         for name in ("rules", "secrets", "code", "policies"):
             (directory / name).mkdir()
@@ -49,7 +52,7 @@ class Box:
             {name}
             rules.directory = "rules"
             devices.policies = "policies"
-            functions = {{ directory = "functions", secrets = "secrets" }}
+            functions = {{ directory = "{functions}", secrets = "secrets" }}
             http = {{ address = "{self.http.host}:{self.http.port}", {http} }}
             [[listeners]]
             address = "{self.address.host}:{self.address.port}"
@@ -118,7 +121,7 @@ class Box:
     @property
     def faults(self) -> list[str]:
         """What it logged that points to a mistake of ours."""
-        return [line for line in self.daemon.log.read_text().splitlines() if "Traceback" in line or "nobody" in line]
+        return [line for line in self.daemon.log.read_text().splitlines() if "Traceback" in line or " nobody " in line]
 
     @contextmanager
     def wire(self, name: str, *topics: str, version: int = 5) -> Iterator[Wire]:
@@ -132,13 +135,22 @@ class Box:
 @contextmanager
 def running(directory: Path, side: str = "edge", **options: Any) -> Iterator[Box]:
     """A box whose daemon runs, and is killed at the end; nothing may go wrong inside it meanwhile."""
-    box = Box(directory, side, **options)
-    try:
-        box.daemon.start()
-        yield box
-    finally:
-        box.daemon.kill()
+    with public_directory() as functions:
+        box = Box(directory, functions, side, **options)
+        try:
+            box.daemon.start()
+            yield box
+        finally:
+            box.daemon.kill()
     assert box.faults == []
+
+
+@contextmanager
+def public_directory() -> Iterator[Path]:
+    """A directory that other users may read, as workers of a daemon of root are, and a test's own is not."""
+    with TemporaryDirectory(prefix="tidegate-test-") as path:
+        Path(path).chmod(0o755)
+        yield Path(path) / "functions"
 
 
 class Taker(Resuming):

@@ -1,6 +1,8 @@
 """Functions on a real edge, from the deploy to what handlers say: by messages, HTTP, requests, queues and clocks."""
 
 import json
+import os
+import signal
 import threading
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ from tests.wire import Wire
 pytestmark = pytest.mark.processes
 PATIENCE_SECONDS = 30.0
 TOPIC, QUEUE = "arn:aws:iot:us-east-1:000000000000:topic/", "arn:aws:sqs:us-east-1:000000000000:"
-VERSIONS = 12
+VERSIONS = 10
 
 # A function as one writes it for AWS, with a rule and nothing of ours.
 TEMPLATE = """
@@ -160,7 +162,7 @@ def test_a_rollback_takes_the_rules_of_its_version_along(box: Box) -> None:
 
 def test_a_broken_manifest_costs_only_its_own_function_until_it_is_deployed_again(box: Box) -> None:
     box.deploy("broken", ECHO)
-    path = box.directory / "functions" / "broken" / "versions" / "1" / "manifest.json"
+    path = box.functions / "broken" / "versions" / "1" / "manifest.json"
     path.write_text("{")
     box.deploy("other", ECHO)
     [problem] = box.daemon.ask("functions-status")["problems"]
@@ -493,6 +495,32 @@ def test_a_function_that_misbehaves_costs_only_its_own_events(box: Box) -> None:
     assert (status["timeouts"], status["crashes"]) == (3, 1)
 
 
+def test_a_launcher_that_is_killed_takes_its_workers_along_and_another_one_takes_its_place(box: Box) -> None:
+    ask(box, 1)
+    before = box.workers()
+    os.kill(descendants(box.daemon.pid)[0], signal.SIGKILL)  # the daemon's only child
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before), PATIENCE_SECONDS)
+
+    def is_answered() -> bool:
+        try:
+            return "FunctionError" not in ask(box, 1)
+        except ClientError:  # until there is one
+            return False
+
+    wait_until(is_answered, PATIENCE_SECONDS)
+
+
+def test_events_of_a_function_that_is_removed_are_dead_letters(box: Box) -> None:
+    box.deploy("gone", BAD, timeout=1, retries=0, topics=("for/gone",))
+    with box.wire("gone") as wire:
+        for _ in range(3):
+            wire.publish("for/gone", b'"hang"')
+    box.library.remove("gone")
+    box.daemon.ask("functions-changed")
+    wait_until(lambda: len(box.letters("gone")) == 3, PATIENCE_SECONDS)
+    assert box.held("gone") == 0
+
+
 BAD_INIT = """
 import os
 if os.path.exists("/var/task"):
@@ -527,7 +555,7 @@ def handler(event, context):
     return [seen, sorted(os.environ), os.listdir("/var/task")]
 """
     box.deploy("curious", code)
-    paths = [str(path) for path in (box.directory, box.config, box.directory / "functions", box.directory / "edge")]
+    paths = [str(path) for path in (box.directory, box.config, box.functions, box.directory / "edge")]
     seen, variables, code_seen = ask(box, {"paths": paths, "port": box.address.port}, "curious")["document"]
     assert seen == []
     assert "app.py" in code_seen
@@ -541,3 +569,25 @@ def test_secrets_come_as_variables_of_the_function_that_names_them(box: Box) -> 
     box.deploy("stranger", code)
     assert ask(box, 1, "trusted")["document"] == "sesame"
     assert ask(box, 1, "stranger")["document"] is None
+
+
+# -- in the cloud -----------------------------------------------------------------------------------------------------
+
+
+def test_the_same_function_hears_rules_topics_requests_and_http_in_the_cloud(tmp_path: Path) -> None:
+    rule = {"sql": "SELECT n FROM 'plant/+'", "actions": [{"lambda": {"functionArn": "echo"}}]}
+    with running(tmp_path, "cloud") as cloud:
+        listed = json.dumps([{"ruleName": "Echo", "topicRulePayload": rule}])
+        cloud.deploy("echo", ECHO, topics=("for/echo",), on_success=f"{TOPIC}done", rules=listed)
+        with cloud.wire("device", "done", "$tidegate/functions/echo/invoke/+") as wire:
+            wire.publish("plant/1", b'{"n": 1, "m": 2}')
+            wire.publish("for/echo", b"2")
+            events = [json.loads(message.payload)["responsePayload"] for message in wire.exactly(2)]
+            assert [(event["event"], event["custom"]) for event in events] == [
+                ({"n": 1}, None), (2, {"subject": "for/echo"}),
+            ]  # fmt: skip
+            wire.publish("$tidegate/functions/echo/invoke", b"3")
+            [answer] = wire.exactly(1)
+            assert json.loads(answer.payload)["event"] == 3
+        assert ask(cloud, 4)["document"]["event"] == 4
+        assert cloud.held() == 0

@@ -22,8 +22,9 @@ import pytest
 from core.config import HostPort
 from functions.asynchronous import IN_FLIGHT_MAX
 from functions.dead_letters import LETTERS_MAX
+from functions.manifest import QueueSource
 from tests.aws_clients import aws
-from tests.functions_boxes import Box, Taker, running
+from tests.functions_boxes import Box, Taker, descendants, running
 from tests.site import wait_until
 from tests.test_kills import Publisher
 from tests.wire import Wire
@@ -31,7 +32,7 @@ from tidegate.processes import Daemon, free_port
 
 pytestmark = pytest.mark.processes
 PATIENCE_SECONDS = 60.0
-QUEUED = 1_000  # events that wait before the first kill
+QUEUED = 500  # events that wait before the first kill
 DONE = "arn:aws:iot:us-east-1:000000000000:topic/done"
 SLOW = """
 import time
@@ -129,6 +130,36 @@ def test_whatever_was_acknowledged_is_there_after_a_kill_whichever_way_it_came(t
             assert box.held("stuck") == number + 1
 
 
+def test_a_kill_finds_events_in_every_state_and_the_next_run_goes_on_with_each(tmp_path: Path) -> None:
+    queue = "arn:aws:sqs:us-east-1:000000000000:work"
+    sources = (QueueSource(queue=queue),)
+    with running(tmp_path) as box:
+        box.deploy("stuck", STUCK, topics=("stuck",), timeout=900)
+        box.deploy("failing", FAILING, topics=("failing",), retries=2)
+        box.deploy("dead", FAILING, topics=("dead",), retries=0)
+        box.deploy("sender", SLOW, topics=("sender",), on_success=queue)
+        box.deploy("poller", STUCK, queues=sources, timeout=900)
+        with box.wire("device") as device:
+            for topic in ("stuck", "failing", "dead", "sender"):
+                device.publish(topic, b"1")
+        wait_until(lambda: len(box.letters("dead")) == 1 and box.counter("functions_retries_total") == 1)
+        wait_until(lambda: [pool["in_flight"] for pool in box.pools("poller") + box.pools("stuck")] == [1, 1])
+        processes = descendants(box.daemon.pid)
+        with taking(box.address, "done") as taker:
+            box.daemon.kill()
+            wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in processes))
+            box.install("stuck", SLOW, topics=("stuck",), on_success=DONE)
+            box.install("poller", SLOW, queues=sources)
+            box.daemon.start()
+            wait_until(lambda: len(taker.documents) == 1)
+            assert taker.documents[0]["responsePayload"] == ["stuck", 1]
+            wait_until(lambda: box.counter("function_invocations_total", function="poller") == 1)
+            [lane] = box.daemon.ask("functions-status", function="failing")["queues"]
+            assert (lane["held"], lane["retrying"]) == (1, 1)
+            assert [letter["function"] for letter in box.letters()] == ["dead"]
+            box.daemon.kill()
+
+
 @contextmanager
 def loaded(box: Box, **manifest: Any) -> Iterator[tuple[list[Publisher], Taker]]:
     """A slow function with a long queue, who fills it, and who takes the records of its events."""
@@ -191,7 +222,7 @@ def worker_campaign(tmp_path: Path, kills: int) -> None:
 
 
 def test_a_killed_worker_costs_one_attempt_at_one_event(tmp_path: Path) -> None:
-    worker_campaign(tmp_path, 4)
+    worker_campaign(tmp_path, 3)
 
 
 @pytest.mark.soak
@@ -250,7 +281,7 @@ def cloud_campaign(tmp_path: Path, kills: int, seed: int) -> None:
 
 
 def test_each_message_is_one_event_of_a_rule_s_function_when_the_cloud_is_killed(tmp_path: Path) -> None:
-    cloud_campaign(tmp_path, 3, 1)
+    cloud_campaign(tmp_path, 2, 1)
 
 
 @pytest.mark.soak

@@ -65,12 +65,18 @@ class Box:
     async def names(self, thing: str) -> list[str]:
         return []
 
-    async def accept(self, name: FunctionName, payload: bytes, client_context: bytes = b"") -> str:
+    async def accept(self, name: FunctionName, payload: bytes, client_context: bytes = b"", *, depth: int = 0) -> str:
         self.invoked.append(Invocation("later", name, payload, client_context))
         return "later"
 
     async def invoke(
-        self, name: FunctionName, payload: bytes, client_context: bytes = b"", *, wants_tail: bool = False
+        self,
+        name: FunctionName,
+        payload: bytes,
+        client_context: bytes = b"",
+        *,
+        wants_tail: bool = False,
+        depth: int = 0,
     ) -> Result:
         self.invoked.append(Invocation("now", name, payload, client_context))
         return self.result
