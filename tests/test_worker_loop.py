@@ -108,7 +108,9 @@ async def test_threads_of_the_handler_go_on_between_events(tmp_path: Path) -> No
         await running.notes.until("ready")
         assert (await running.call(b"1"))[0] == "done"
         assert (await running.notes.until("said"))[0] == ("said", "stdout", b"from the background\n")
-        assert await running.call(b"0") == ("done", b"true")
+        async with asyncio.timeout(20):
+            while await running.call(b"0") != ("done", b"true"):  # between its line and what it sets next
+                pass
 
 
 async def test_many_threads_never_mix_their_frames(tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ def _end(connection: Connection, streams: output.Output, error: BaseException) -
     reason = f"SystemExit: {status}" if isinstance(error, SystemExit) else type(error).__name__
     streams.settle()
     connection.send(wire.frame(wire.FATAL, reason.encode("utf-8", "backslashreplace")))
+    connection.lose()  # what Python says of its end goes by the pipe: the daemon may have closed the channel
     sys.exit(status)
 
 
