@@ -4,6 +4,8 @@ Events from rules and subscriptions are kept by the commit that keeps the messag
 goes the way of a device's message.
 """
 
+from functools import lru_cache
+
 from core.commits import Barrier
 from core.http.iotdata import Shadows
 from core.http.publishing import Publisher
@@ -19,6 +21,8 @@ from functions.names import FunctionName
 from functions.service import Functions, Site
 from functions.subscriptions import Subscriptions
 from rules.event import NO_ACCOUNT
+
+NAMES_CACHED = 256  # of functions, as rules say them; a rule says the same with every message
 
 
 def make(
@@ -53,5 +57,6 @@ def make(
 
     gateway.hear = hear
     gateway.called = lambda: functions.queue.has_gathered
-    gateway.reactions.call = lambda name, event: functions.call(FunctionName.parse(name), event)
+    parse = lru_cache(NAMES_CACHED)(FunctionName.parse)
+    gateway.reactions.call = lambda name, event: functions.call(parse(name), event)
     return functions

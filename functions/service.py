@@ -9,6 +9,7 @@ Will not decide anything about one event (`asynchronous`, `workers` do), nor kno
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from socket import socket
@@ -285,11 +286,18 @@ class Functions:
         """Be the parent of every pool's task."""
         try:
             async with asyncio.TaskGroup() as group:
+                if self._deployed.current:
+                    group.create_task(self._reach_launcher(), name="launcher")
                 while True:
                     group.create_task(await self._fresh.get())
         finally:
             while not self._fresh.empty():
                 self._fresh.get_nowait().close()
+
+    async def _reach_launcher(self) -> None:
+        """Have it ready, so that the first event waits for a worker only."""
+        with suppress(TidegateError):
+            await self._launcher.layers()
 
     def _environment(self, package: Package) -> Mapping[str, str]:
         """What only a running daemon knows of a worker's variables. Raises TidegateError where a secret is missing."""

@@ -47,6 +47,7 @@ class Publisher:
         if message.qos and receipt.outcome is None:
             receipt.on_settled = lambda _: None if done.done() else done.set_result(True)
             await done
+        await asyncio.sleep(0)  # what was published goes out first: the one who asks waits gladly, a machine does not
         outcome = receipt.exceptions.get(0, receipt.outcome) if receipt.outcome is not None else None
         if outcome is not None and outcome.kind is Kind.REJECTED:
             if outcome.code == QUOTA_EXCEEDED:

@@ -155,7 +155,7 @@ class Launcher:
         """Kill every worker, and end a launcher that was started here."""
         self._closed = True
         if self._connection is not None:
-            self._connection.close("closed")
+            self._connection.close("")
         await self._end_process()
 
     async def _connected(self) -> "_Connection":
@@ -318,7 +318,7 @@ class _Connection:
         self._loop.remove_writer(self._channel.fileno())
         self._channel.close()
         self._room.set()
-        if self._workers:
+        if self._workers and reason:
             self._log.warning("launcher lost", reason=reason, workers=len(self._workers))
         for worker in self._workers.values():
             worker.end(-9, 0)

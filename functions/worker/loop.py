@@ -11,6 +11,7 @@ A fork of this process loses the channel at once: it can neither answer in its p
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -29,7 +30,7 @@ else:
     import output
     import wire
 
-READ_BYTES = 256 << 10
+READ_BYTES = 64 << 10  # more would be mapped and unmapped with every read
 
 
 class Connection:
@@ -95,6 +96,7 @@ def serve(channel: socket.socket) -> None:
     _step_aside()
     try:
         calls = _load(connection, streams)
+        gc.freeze()  # what is loaded stays: to walk the 60,000 objects of boto3 would hold up an event for 45 ms
         for event in connection.events():
             kind, answer = calls(*event)
             streams.settle()
