@@ -22,8 +22,6 @@ from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 
-import orjson
-
 from core.chance import Randomness
 from core.commits import Commits
 from core.errors import TidegateError
@@ -33,14 +31,13 @@ from functions.dead_letters import Contents, Letter
 from functions.destinations import Delivery, Destinations, Notify, Publish, Ways
 from functions.errors import (
     FunctionNotFound,
-    FunctionsError,
     InvalidParameter,
     RecursiveInvocation,
     Throttled,
     TooLarge,
 )
 from functions.events import Event
-from functions.invocations import ASYNC_EVENT_BYTES_MAX, Ending, Invocation, Result
+from functions.invocations import ASYNC_EVENT_BYTES_MAX, Ending, Invocation, Result, refused
 from functions.manifest import Manifest
 from functions.names import FunctionName
 from functions.queue import InvocationQueue
@@ -242,7 +239,7 @@ class Asynchronous:
         try:
             self._submit(event, partial(self._done, event))
         except FunctionNotFound as error:
-            self._done(event, _refused(error))
+            self._done(event, refused(error))
         except TidegateError as error:
             log.warning("events wait for workers", function=str(lane.function), error=error)
             self._done(event, Result(Ending.THROTTLED))
@@ -440,7 +437,3 @@ class Asynchronous:
 
 def _drop(connection: sqlite3.Connection, identity: int) -> None:
     dead_letters.drop(connection, identity)
-
-
-def _refused(error: FunctionsError) -> Result:
-    return Result(Ending.REFUSED, orjson.dumps({"errorMessage": str(error), "errorType": error.code}))

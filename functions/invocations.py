@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from enum import Enum
 
+import orjson
+
+from functions.errors import FunctionsError
 from functions.names import FunctionName
 
 EVENT_BYTES_MAX = 6 << 20  # of a synchronous invocation, each way (Lambda quotas)
@@ -61,3 +64,8 @@ class Result:
     def function_error(self) -> str:
         """The header X-Amz-Function-Error: empty for a success."""
         return "" if self.ending is Ending.SUCCESS else "Unhandled"
+
+
+def refused(error: FunctionsError) -> Result:
+    """What becomes of an event that no handler can ever be given."""
+    return Result(Ending.REFUSED, orjson.dumps({"errorMessage": str(error), "errorType": error.code}))

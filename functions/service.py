@@ -26,8 +26,8 @@ from functions.asynchronous import Asynchronous
 from functions.config import LOGS, FunctionsSection
 from functions.destinations import Notify
 from functions.endpoint import Endpoint, KeyPair, Services
-from functions.errors import FunctionsError, RecursiveInvocation, TooLarge
-from functions.invocations import EVENT_BYTES_MAX, Invocation, Result
+from functions.errors import FunctionNotFound, FunctionsError, RecursiveInvocation, TooLarge
+from functions.invocations import EVENT_BYTES_MAX, Ending, Invocation, Result, refused
 from functions.launcher.client import Launcher
 from functions.logs import Logs
 from functions.manifest import Manifest, Schedule
@@ -40,6 +40,7 @@ from functions.scheduler import Scheduler
 from functions.subscriptions import target
 from functions.workers.budget import Budget
 from functions.workers.pool import Pool, PoolSurroundings
+from functions.workers.worker import Work
 
 log = get_logger("functions.service")
 
@@ -202,6 +203,18 @@ class Functions:
     def _submit(self, invocation: Invocation, done: Callable[[Result], None]) -> None:
         self._pool(self._find(invocation.function)).submit(invocation, done)
 
+    def _submit_again(self, work: Work) -> None:
+        """Give an event that waited for another version's workers to the version that its name means now."""
+        if work.done is not None:
+            try:
+                pool = self._pool(self._find(work.invocation.function))
+                pool.submit(work.invocation, work.done, wants_tail=work.wants_tail, urgent=work.urgent)
+            except FunctionNotFound as error:
+                work.done(refused(error))
+            except TidegateError as error:
+                log.warning("events wait for workers", function=str(work.invocation.function), error=error)
+                work.done(Result(Ending.THROTTLED))
+
     def _manifest(self, name: FunctionName) -> Manifest:
         return self._find(name).manifest
 
@@ -238,10 +251,11 @@ class Functions:
         """Let everything that knows versions know the current ones."""
         current = self._deployed.current
         named = {package.function for package in current} | self._aliased()
-        for function, pool in list(self._pools.items()):
-            if function not in named:
-                del self._pools[function]
-                self._fresh.put_nowait(_drained(pool))
+        for old in [function for function in self._pools if function not in named]:
+            pool = self._pools.pop(old)
+            self._fresh.put_nowait(_drained(pool))
+            for work in pool.withdraw():
+                self._submit_again(work)
         for package in current:
             if package.manifest.pinned:
                 self._pool(package)

@@ -221,6 +221,36 @@ async def test_a_version_finishes_what_it_has_before_its_workers_end(house: Hous
         assert await slow == ["slow", "1", None]
 
 
+async def test_events_that_wait_go_to_the_version_that_is_deployed_meanwhile(house: House) -> None:
+    house.deploy("one", concurrency=1, on_success="arn:aws:iot:us-east-1:000000000000:topic/done")
+    async with house.running() as functions:
+        for _ in range(100):
+            await functions.accept(ONE, b'"slow"')
+        asked = asyncio.create_task(answer(functions, event="slow"))
+        await until(lambda: len(house.published) == 1)
+        house.deploy("one", ECHO.replace("0.5", "0"), on_success="arn:aws:iot:us-east-1:000000000000:topic/done")
+        await functions.reload()
+        assert (await asked)[1] == "2"
+        await until(lambda: functions.queue.count == 0)
+    versions = [json.loads(payload)["responseContext"]["executedVersion"] for _, payload in house.published]
+    assert len(versions) == 100
+    assert versions.count("1") <= 2  # the first, and what was in hand
+
+
+async def test_events_that_wait_for_a_function_that_is_removed_are_dead_letters_at_once(house: House) -> None:
+    house.deploy("one", concurrency=1, timeout=900)
+    async with house.running() as functions:
+        for _ in range(10):
+            await functions.accept(ONE, b'"stuck"')
+        house.library.remove("one")
+        await functions.reload()
+
+        async def are_buried() -> bool:
+            return len(await functions.asynchronous.dead_letters("one")) >= 9
+
+        await until(are_buried)
+
+
 async def test_versions_that_an_alias_names_keep_their_workers_when_others_are_deployed(house: House) -> None:
     house.deploy("one", alias="live")
     async with house.running() as functions:

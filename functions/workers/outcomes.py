@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import orjson
 
+from functions.invocations import Ending, Result
 from functions.logs import stamp
 
 TIMED_OUT = "Sandbox.Timedout"
@@ -24,6 +25,11 @@ class Failure(NamedTuple):
     def payload(self) -> bytes:
         """The error object."""
         return orjson.dumps({"errorType": self.kind, "errorMessage": self.message})
+
+
+def unavailable(reason: str) -> Result:
+    """No worker can be started."""
+    return Result(Ending.THROTTLED, Failure("ServiceException", reason).payload)
 
 
 def timed_out(request_id: str, timeout: float, now: float) -> Failure:

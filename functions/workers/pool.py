@@ -14,7 +14,7 @@ What keeps the machine from starting processes ends only the latter.
 
 Invariants:
 1. `done` of each submitted event is called exactly once, whatever dies, with THROTTLED for what no handler had when
-   the pool closed.
+   the pool closed; or the event goes to another pool (`withdraw`).
 2. There are at most `concurrency` workers; at most WAITING_EVENTS_MAX events wait, and with more than HELD_BYTES_MAX
    of payload here and with workers none does.
 3. A pinned function has one worker from `run` on, which never stops for idleness.
@@ -31,15 +31,13 @@ from math import ceil
 from socket import socket
 from typing import Any
 
-import orjson
-
 from core.errors import TidegateError
 from core.telemetry import Counters, get_logger
 from functions.invocations import Ending, Invocation, Result
 from functions.launcher.client import Launcher
 from functions.logs import Logs
 from functions.packages.library import Package
-from functions.workers import runtimes
+from functions.workers import outcomes, runtimes
 from functions.workers.budget import Budget
 from functions.workers.channels import open_channel
 from functions.workers.numbers import Numbers
@@ -132,6 +130,12 @@ class Pool:
             self._plan()
         self._held_bytes += len(invocation.payload)
 
+    def withdraw(self) -> list[Work]:
+        """Give back the events that no worker has yet, for another pool."""
+        waiting, self._waiting = self._waiting, deque()
+        self._held_bytes -= sum(len(work.invocation.payload) for work in waiting)
+        return list(waiting)
+
     @property
     def waiting(self) -> int:
         """Events that no worker has yet."""
@@ -151,8 +155,6 @@ class Pool:
         """For an operator: what it is, what it does now, and its numbers."""
         manifest = self.package.manifest
         launched = [worker.launched for worker in self._workers if worker.launched is not None]
-        wait = self._starts.not_before - time.monotonic()
-        problem = self._starts.problem
         return {
             "function": manifest.name,
             "version": manifest.version,
@@ -164,8 +166,7 @@ class Pool:
             "waiting": self.waiting,
             "memory_bytes": sum(worker.resident() for worker in self._workers),
             "layers": sorted(frozenset.intersection(*(each.layers for each in launched))) if launched else [],
-            "starts_again_in": round(wait, 1) if wait > 0 else None,
-            "problem": problem.payload.decode("utf-8", "replace") if problem is not None else None,
+            **self._starts.status(time.monotonic()),
             **self.numbers.status(),
         }
 
@@ -352,7 +353,7 @@ class Pool:
             spec = runtimes.spec(self.package, f"{manifest.name}-{next(self._names)}", environment)
         except TidegateError as error:
             self._budget.give_back()
-            self._refuse(_unavailable(str(error)), time.monotonic())
+            self._refuse(outcomes.unavailable(str(error)), time.monotonic())
             return
         equipment = Equipment(
             launcher=self._launcher,
@@ -400,7 +401,7 @@ class Pool:
         """A worker ended that nobody had asked to: decide when the next may start, and what that means for others."""
         now, version = time.monotonic(), str(self.package.manifest.version)
         if why.start_error:
-            self._refuse(_unavailable(why.start_error), now)
+            self._refuse(outcomes.unavailable(why.start_error), now)
         elif why.init_error and why.killed and self._starts.forgives(now):
             pass
         elif why.init_error:
@@ -453,7 +454,3 @@ class Pool:
             self._timer.cancel()
         for worker in list(self._workers):
             self._stop(worker)
-
-
-def _unavailable(reason: str) -> Result:
-    return Result(Ending.THROTTLED, orjson.dumps({"errorType": "ServiceException", "errorMessage": reason}))

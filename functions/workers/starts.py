@@ -8,6 +8,7 @@ ends an event well, makes the next wait short.
 """
 
 from dataclasses import replace
+from typing import Any
 
 from core.backoff import Backoff
 from functions.invocations import Result
@@ -61,3 +62,9 @@ class Starts:
     def refusal(self, now: float) -> Result | None:
         """What somebody who waits is told while starts wait."""
         return replace(self.problem) if self.problem is not None and now < self.not_before else None
+
+    def status(self, now: float) -> dict[str, Any]:
+        """For an operator: in how many seconds the next start may be, and what went wrong."""
+        wait = round(self.not_before - now, 1)
+        problem = self.problem.payload.decode("utf-8", "replace") if self.problem is not None else None
+        return {"starts_again_in": wait if wait > 0 else None, "problem": problem}
