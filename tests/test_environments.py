@@ -195,7 +195,8 @@ def test_a_version_has_its_packages_beside_its_code_and_says_which_python_runs_i
     assert said(package.site_packages, "import alpha; print(alpha.WORD)") == "from a wheel"
     assert (package.code / "__pycache__").is_dir()
     assert not [path for path in package.path.rglob("*") if path.stat().st_mode & 0o022]
-    without = library.install(Draft(function, "def handler(event, context): return event", python=sys.executable))
+    inline = function.model_copy(update={"handler": "index.handler"})
+    without = library.install(Draft(inline, "def handler(event, context): return event", python=sys.executable))
     assert (without.site_packages, without.manifest.python) == (None, sys.executable)
     assert (without.code / "index.py").is_file()
 
