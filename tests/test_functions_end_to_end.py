@@ -492,11 +492,11 @@ def test_a_function_that_misbehaves_costs_only_its_own_events(box: Box) -> None:
     for event in ("hang", "output"):
         assert "Task timed out after 1.00 seconds" in errors[event]["errorMessage"], event
     assert errors["forks"]["errorType"] != "OSError"  # its time was over, or its memory, which all processes share
+    [status] = box.pools("bad")
+    assert status["timeouts"] + status["crashes"] == 4
     wait_until(lambda: ask(box, "well", "bad")["document"] == "well", PATIENCE_SECONDS)  # starts wait for a second
     before = len(box.workers())
     assert before <= len(descendants(box.daemon.pid)) < 100  # nothing is left of the forks
-    [status] = box.pools("bad")
-    assert status["timeouts"] + status["crashes"] == 4
 
 
 def test_a_launcher_that_is_killed_takes_its_workers_along_and_another_one_takes_its_place(box: Box) -> None:
