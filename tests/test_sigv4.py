@@ -145,6 +145,11 @@ def with_text(old: str, new: str) -> Callable[[Request], Request]:
     return change
 
 
+def another_second(moment: str) -> str:
+    """A time that differs in its last digit."""
+    return f"{moment[:-2]}{'2' if moment[-2] == '1' else '1'}Z"
+
+
 CHANGES: dict[str, tuple[Callable[[Request], Request], int]] = {
     "another method": (lambda r: replace(r, method="PUT"), 403),
     "another path": (lambda r: replace(r, target="/topics/b?qos=1"), 403),
@@ -158,7 +163,7 @@ CHANGES: dict[str, tuple[Callable[[Request], Request], int]] = {
     "another host": (with_header("host", "evil.example"), 403),
     "another signed header": (with_header("x-amz-signed", "2"), 403),
     "one more header of AWS": (with_header("x-amz-invocation-type", "Event"), 403),
-    "another time": (lambda r: with_header("x-amz-date", r.headers["x-amz-date"][:-2] + "1Z")(r), 403),
+    "another time": (lambda r: with_header("x-amz-date", another_second(r.headers["x-amz-date"]))(r), 403),
     "another day": (with_header("x-amz-date", "20150830T123600Z"), 403),
     "no time": (with_header("x-amz-date", ""), 400),
     "a time that is none": (with_header("x-amz-date", "20261399T000000Z"), 403),
