@@ -21,7 +21,7 @@ from functions.launcher import client, protocol, server
 from functions.launcher.client import Launcher
 from functions.launcher.protocol import Spec
 from functions.launcher.workers import Refused, Workers
-from tests.sandboxes import Sandboxes, both, close, eventually, processes_with, read_some, sandboxes
+from tests.sandboxes import LIMIT_S, Sandboxes, both, close, eventually, processes_with, read_some, sandboxes
 
 SLEEPS = "print('up', flush=True); import time; time.sleep(600)"
 MAIN = str(client.MAIN.parent)
@@ -114,6 +114,21 @@ async def test_a_launcher_that_died_is_followed_by_another() -> None:
             launched.kill()
         assert await boxes.says("print('again')") == "again"
         assert own_launchers() != [launcher]
+
+
+@both
+async def test_workers_that_start_while_others_end_are_not_taken_for_each_other(wrapped: bool) -> None:
+    async with sandboxes(wrapped=wrapped) as boxes:
+
+        async def start_and_end(pause: float) -> None:
+            for _ in range(10):
+                async with boxes.running(SLEEPS) as launched:
+                    await asyncio.sleep(pause)
+                assert await launched.exited == -9
+
+        async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as group:
+            for number in range(6):
+                group.create_task(start_and_end(number % 2 * number * 0.005))
 
 
 @both

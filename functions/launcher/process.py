@@ -55,11 +55,14 @@ class Process:
         elif self.info < 0:  # bubblewrap came to nothing
             _signal(self.pidfd, signal.SIGKILL)
 
-    def learn(self) -> None:
-        """Read what bubblewrap says about itself, in pieces; `info` is closed, and -1, when that was all."""
-        if piece := os.read(self.info, INFO_BYTES_MAX):
-            self.said += piece
-            return
+    def learn(self) -> bool:
+        """Read what bubblewrap says about itself, in pieces; whether that was all, and `told` is next."""
+        piece = os.read(self.info, INFO_BYTES_MAX)
+        self.said += piece
+        return not piece
+
+    def told(self) -> None:
+        """Close `info`, which is -1 then, and make use of what was said."""
         os.close(self.info)
         self.info = -1
         with contextlib.suppress(ValueError, KeyError, TypeError, OSError):  # it is about to fail, and says why

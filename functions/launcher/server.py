@@ -173,10 +173,11 @@ class Server:
         self._say(connection, {"id": number, "started": worker.pid, "layers": layers})
 
     def _learn(self, worker: Process) -> None:
-        info = worker.info
-        worker.learn()
-        if worker.info < 0:
-            self._selector.unregister(info)
+        if worker.learn():
+            # Before it is closed: bubblewrap has the pipe too, so epoll would go on telling of this number, which the
+            # next descriptor gets.
+            self._selector.unregister(worker.info)
+            worker.told()
 
     def _ended(self, connection: Connection, number: int, worker: Process) -> None:
         for descriptor in (worker.pidfd, worker.info):

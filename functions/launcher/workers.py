@@ -160,8 +160,10 @@ class Workers:
             except OSError:
                 said = []
             if not select.select([worker.pidfd], [], [], PROBE_LIMIT_S)[0]:
-                while worker.info >= 0:
-                    worker.learn()
+                if worker.info >= 0:
+                    while not worker.learn():
+                        pass
+                    worker.told()
                 worker.kill()
             failed = os.read(told, STDERR_BYTES_MAX).decode(errors="replace").strip()
             os.close(told)
